@@ -1,0 +1,151 @@
+//! The one error that crosses a border between crates, and its SQLSTATE.
+//!
+//! Kinds are named by what the reader of the message can do about it. Inside a crate finer
+//! `thiserror` enums are fine; what leaves it is an [`Error`].
+
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the user must do about an error; mapped once to SQLSTATE in [`ErrorKind::sqlstate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ErrorKind {
+    /// The statement does not parse: correct the SQL.
+    Syntax,
+    /// A relation, source, sink … that is not there.
+    UndefinedObject,
+    /// A table, view or source that is not there.
+    UndefinedTable,
+    UndefinedColumn,
+    UndefinedFunction,
+    AmbiguousColumn,
+    /// The name is taken.
+    DuplicateObject,
+    DuplicateColumn,
+    /// Types do not fit each other.
+    DatatypeMismatch,
+    /// A value that its type cannot hold, as `'abc'::int`.
+    InvalidText,
+    OutOfRange,
+    DivisionByZero,
+    InvalidDatetime,
+    NotNull,
+    UniqueViolation,
+    /// An aggregate or column used where grouping forbids it.
+    Grouping,
+    /// A parameter, option or setting with a value that is not allowed.
+    InvalidParameter,
+    /// Other objects depend on this one: drop them first or say CASCADE.
+    DependentObjects,
+    /// The object is of another kind than the statement needs.
+    WrongObjectType,
+    /// Not built (yet): say it another way.
+    Unsupported,
+    /// Wrong user or password.
+    Authentication,
+    /// Cancelled by the user.
+    Cancelled,
+    /// A broker, Redis or other system outside cannot be reached or refuses.
+    External,
+    /// The server is going down.
+    ShuttingDown,
+    /// The statement is not allowed in the state the session is in.
+    InvalidState,
+    /// Our fault: please report it.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The five-character code of PostgreSQL's Appendix A.
+    pub fn sqlstate(self) -> &'static str {
+        use ErrorKind::*;
+        match self {
+            Syntax => "42601",
+            UndefinedObject => "42704",
+            UndefinedTable => "42P01",
+            UndefinedColumn => "42703",
+            UndefinedFunction => "42883",
+            AmbiguousColumn => "42702",
+            DuplicateObject => "42P07",
+            DuplicateColumn => "42701",
+            DatatypeMismatch => "42804",
+            InvalidText => "22P02",
+            OutOfRange => "22003",
+            DivisionByZero => "22012",
+            InvalidDatetime => "22007",
+            NotNull => "23502",
+            UniqueViolation => "23505",
+            Grouping => "42803",
+            InvalidParameter => "22023",
+            DependentObjects => "2BP01",
+            WrongObjectType => "42809",
+            Unsupported => "0A000",
+            Authentication => "28P01",
+            Cancelled => "57014",
+            External => "58000",
+            ShuttingDown => "57P01",
+            InvalidState => "55000",
+            Internal => "XX000",
+        }
+    }
+}
+
+/// An error as the user sees it. It never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Error {
+    pub kind: ErrorKind,
+    pub message: String,
+    /// What happened in more words, PostgreSQL's `DETAIL`.
+    pub detail: Option<String>,
+    /// What to do, PostgreSQL's `HINT`.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error {
+            kind,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        use arrow::error::ArrowError::*;
+        match error {
+            DivideByZero => Error::new(ErrorKind::DivisionByZero, "division by zero"),
+            ArithmeticOverflow(m) => Error::new(ErrorKind::OutOfRange, m),
+            CastError(m) | ParseError(m) => Error::new(ErrorKind::InvalidText, m),
+            other => Error::internal(other.to_string()),
+        }
+    }
+}

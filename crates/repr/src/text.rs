@@ -1,0 +1,1 @@
+//! Values as PostgreSQL writes and reads them.
