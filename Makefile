@@ -1,0 +1,50 @@
+# The commands of this project; the same on a laptop and in CI. `make` alone lists them.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/ruslo/target
+export RUSLO_CACHE ?= $(HOME)/.cache/ruslo
+PYTHON := PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 $(RUSLO_CACHE)/venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-e2e bench services services-down fmt lint
+
+help: ## List these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+# KAFKA=host:port uses that broker, REDIS_URL=redis://… that Redis, SECONDS_TO_RUN=20 ends by
+# itself, EXAMPLE=join runs the second example.
+demo: ## Run the article's pipeline live (KAFKA=host:port REDIS_URL=… SECONDS_TO_RUN=20 EXAMPLE=join)
+	@scripts/setup demo
+	@cargo build --release --package ruslo-server --bin ruslo
+	@scripts/demo
+
+test: test-rust test-e2e ## Run every test
+
+test-rust:
+	@scripts/setup test
+	cargo test --workspace
+
+# The end to end tests start Kafka, Redis and PostgreSQL; nothing compiles beside them.
+test-e2e:
+	@scripts/setup test
+	cargo build --package ruslo-server --bin ruslo
+	$(PYTHON) -m pytest tests/e2e
+
+bench: ## Measure throughput, memory and freshness (BENCH_EVENTS=… BENCH_RUNS=…)
+	@scripts/setup test
+	cargo build --release --package ruslo-server --package bench
+	$(PYTHON) bench/bench.py
+
+services: ## Start Kafka, Redis and PostgreSQL; print their addresses as shell assignments
+	@scripts/setup test
+	@$(PYTHON) -m services up
+
+services-down: ## End what `make services` started
+	@$(PYTHON) -m services down
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+lint: ## Clippy, documentation and the layering of the crates
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	scripts/layering
