@@ -15,7 +15,7 @@ help: ## List these commands
 demo: ## Run the article's pipeline live (KAFKA=host:port REDIS_URL=… SECONDS_TO_RUN=20 EXAMPLE=join)
 	@scripts/setup demo
 	@cargo build --release --package ruslo-server --bin ruslo
-	@scripts/demo
+	@$(CARGO_TARGET_DIR)/release/ruslo demo
 
 test: test-rust test-e2e ## Run every test
 
