@@ -2,13 +2,14 @@
 
 Apache Kafka, Redis and PostgreSQL, each on free ports of 127.0.0.1 with its data below one
 temporary directory, started as children that end with their parent whatever happens to it.
-Nothing here needs more than the standard library but for `Kafka.admin`.
+Starting them needs the standard library alone; clients are imported where they are used.
 """
 
 from .kafka import Kafka
 from .postgres import Postgres
 from .process import Server, free_port, wait_until
 from .redis import Redis
+from .ruslo import Ruslo, generate
 from .tls import Authority
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Kafka",
     "Postgres",
     "Redis",
+    "Ruslo",
     "Server",
     "free_port",
+    "generate",
     "wait_until",
 ]

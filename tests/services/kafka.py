@@ -1,12 +1,12 @@
 """One Apache Kafka node: broker and KRaft controller in one JVM, four ways to connect."""
 
+import base64
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import uuid
-import base64
 
 from .process import Server, accepts, cache_dir, free_port, wait_until
 from .tls import Authority
@@ -50,7 +50,10 @@ class Kafka(Server):
     def _configuration(self) -> str:
         clients = [name for name in self.ports if name != "CONTROLLER"]
         protocols = {name: name for name in clients} | {"CONTROLLER": "PLAINTEXT"}
-        login = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USERNAME}="{PASSWORD}";'
+        login = (
+            "org.apache.kafka.common.security.plain.PlainLoginModule required "
+            f'user_{USERNAME}="{PASSWORD}";'
+        )
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         settings = {
             "process.roles": "broker,controller",
@@ -142,7 +145,8 @@ class Kafka(Server):
             return False
         admin = self.admin()
         try:
-            return bool(admin.list_topics()) or True
+            admin.list_topics()
+            return True
         finally:
             admin.close()
 
@@ -181,6 +185,15 @@ class Kafka(Server):
         described = self._as_admin(lambda admin: admin.describe_topics([topic]))
         return len(described[0]["partitions"])
 
+    def login(self, mechanism: str = "SCRAM-SHA-256", protocol: str = "SASL_SSL") -> dict:
+        """The client settings, by librdkafka's names, that this broker accepts."""
+        return {
+            "security.protocol": protocol,
+            "sasl.mechanism": mechanism,
+            "sasl.username": self.username,
+            "sasl.password": self.password,
+        }
+
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Partition → the offset that its next message will get."""
         from kafka import KafkaConsumer, TopicPartition
@@ -218,6 +231,27 @@ class Kafka(Server):
                 future.get(timeout=30)
         finally:
             producer.close()
+
+
+    def payloads(self, topic: str, start: dict[int, int] | None = None) -> list[bytes | None]:
+        """What the topic holds from the offsets `start` (its beginning) to its end now."""
+        from kafka import KafkaConsumer, TopicPartition
+
+        ends = {TopicPartition(topic, p): end for p, end in self.end_offsets(topic).items()}
+        consumer = KafkaConsumer(
+            bootstrap_servers=[self.address()], consumer_timeout_ms=10_000, max_poll_records=10_000
+        )
+        found = []
+        try:
+            consumer.assign(list(ends))
+            for partition in ends:
+                consumer.seek(partition, (start or {}).get(partition.partition, 0))
+            while any(consumer.position(partition) < end for partition, end in ends.items()):
+                for partition, messages in consumer.poll(1000).items():
+                    found += [m.value for m in messages if m.offset < ends[partition]]
+        finally:
+            consumer.close()
+        return found
 
 
 def _payload(message) -> bytes | None:

@@ -1,0 +1,137 @@
+"""Servers for the whole session, and a fresh `ruslo` for each test."""
+
+import itertools
+import os
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+from services import Authority, Kafka, Postgres, Redis, Ruslo
+
+ARTICLE = pathlib.Path(__file__).with_name("article.sql").read_text()
+_numbers = itertools.count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.failed = report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def workdir():
+    """One directory for all data; kept when RUSLO_KEEP is set."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ruslo-e2e-"))
+    directory.chmod(0o755)
+    yield directory
+    if not os.environ.get("RUSLO_KEEP"):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def authority(workdir):
+    return Authority(workdir / "tls")
+
+
+@pytest.fixture(scope="session")
+def _kafka(workdir, authority):
+    with Kafka(workdir / "kafka", authority) as server:
+        yield server
+
+
+@pytest.fixture
+def kafka(_kafka):
+    """The broker, brought back if the test before left it down."""
+    yield _kafka
+    if not _kafka.running():
+        _kafka.start()
+
+
+@pytest.fixture
+def topic(kafka):
+    """A new topic of two partitions."""
+    return kafka.create_topic(f"events-{next(_numbers)}", 2)
+
+
+def _redis_fixture(name: str, acl: bool, tls: bool):
+    @pytest.fixture(scope="session", name=f"_{name}")
+    def session(workdir, authority):
+        with Redis(workdir / name, name, acl, authority if tls else None) as server:
+            yield server
+
+    @pytest.fixture(name=name)
+    def empty(request):
+        server = request.getfixturevalue(f"_{name}")
+        if not server.running():
+            server.start()
+        with server.client() as client:
+            client.flushall()
+        return server
+
+    return session, empty
+
+
+_redis, redis = _redis_fixture("redis", acl=False, tls=False)
+_redis_acl, redis_acl = _redis_fixture("redis_acl", acl=True, tls=False)
+_redis_tls, redis_tls = _redis_fixture("redis_tls", acl=True, tls=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(workdir):
+    with Postgres(workdir / "postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def start_ruslo(request, workdir):
+    """Starts servers; at the end each must stop cleanly and have kept its secrets."""
+    servers = []
+
+    def start(**options) -> Ruslo:
+        server = Ruslo(workdir / f"ruslo-{next(_numbers)}", **options)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    failed = getattr(request.node, "failed", False)
+    for server in servers:
+        ended_before = not server.running()
+        status = server.stop()
+        if failed:
+            print(server.log_tail())
+            continue
+        log = server.log()
+        assert status == 0, f"exit status {status}\n{server.log_tail()}"
+        assert ended_before or "panicked" not in log, server.log_tail()
+        for secret in (Kafka.password, "redis-secret"):
+            assert secret not in log, f"the log shows a password:\n{server.log_tail()}"
+
+
+@pytest.fixture
+def ruslo(start_ruslo, authority):
+    """A server with two workers whose system trust store is the run's own authority."""
+    return start_ruslo(workers=2, env={"SSL_CERT_FILE": str(authority.ca)})
+
+
+@pytest.fixture
+def source(kafka, ruslo):
+    """Creates a source of the article's columns (or `columns`) on a topic."""
+
+    def create(name: str, topic: str, columns: str | None = None, **options: str) -> str:
+        columns = columns or '"user" varchar, page varchar, event varchar'
+        options = {
+            "connector": "kafka",
+            "topic": topic,
+            "properties.bootstrap.server": kafka.address(),
+        } | {key.replace("__", "."): value for key, value in options.items()}
+        with_options = ", ".join(f"{key}='{value}'" for key, value in options.items())
+        ruslo.execute(
+            f"CREATE SOURCE {name} ({columns}) WITH ({with_options}) FORMAT PLAIN ENCODE JSON"
+        )
+        return name
+
+    return create

@@ -1,0 +1,64 @@
+import java.sql.Connection;
+import java.sql.DatabaseMetaData;
+import java.sql.DriverManager;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+
+/** What a Java program does with pgJDBC; prints one line a step for the test to compare. */
+public final class Smoke {
+    public static void main(String[] arguments) throws SQLException {
+        try (Connection connection = DriverManager.getConnection(arguments[0], "root", "")) {
+            DatabaseMetaData about = connection.getMetaData();
+            System.out.println("product " + about.getDatabaseProductName());
+            statements(connection);
+            prepared(connection);
+            error(connection);
+            try (ResultSet columns = about.getColumns(null, "public", "j", null)) {
+                while (columns.next()) {
+                    System.out.println(
+                            "column " + columns.getString("COLUMN_NAME")
+                                    + " " + columns.getString("TYPE_NAME"));
+                }
+            }
+        }
+        System.out.println("done");
+    }
+
+    private static void statements(Connection connection) throws SQLException {
+        try (Statement statement = connection.createStatement()) {
+            statement.execute("CREATE TABLE j (id int PRIMARY KEY, name varchar, price numeric)");
+            int count = statement.executeUpdate("INSERT INTO j VALUES (1, 'one', 1.50), (2, NULL, 2)");
+            System.out.println("inserted " + count);
+            statement.execute("FLUSH");
+        }
+    }
+
+    /** Five executions and more make the driver switch to named statements and binary results. */
+    private static void prepared(Connection connection) throws SQLException {
+        String query = "SELECT name, price, id + 1 FROM j WHERE id = ?";
+        try (PreparedStatement statement = connection.prepareStatement(query)) {
+            for (int i = 0; i < 12; i++) {
+                statement.setInt(1, i % 2 + 1);
+                try (ResultSet rows = statement.executeQuery()) {
+                    while (rows.next()) {
+                        System.out.println(
+                                "row " + rows.getString(1)
+                                        + " " + rows.getBigDecimal(2)
+                                        + " " + rows.getInt(3));
+                    }
+                }
+            }
+        }
+    }
+
+    private static void error(Connection connection) {
+        try (Statement statement = connection.createStatement()) {
+            statement.executeQuery("SELECT * FROM nowhere");
+            System.out.println("no error");
+        } catch (SQLException expected) {
+            System.out.println("error " + expected.getSQLState());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+"""The process: its command line, its figures, its rest and its end."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from services import free_port, generate, wait_until
+from services.ruslo import binary
+
+
+def test_help():
+    top = subprocess.run([binary(), "--help"], capture_output=True, text=True, check=True).stdout
+    for command in ("serve", "run", "generate", "demo"):
+        assert command in top
+        shown = subprocess.run([binary(), command, "--help"], capture_output=True, text=True)
+        assert shown.returncode == 0 and "Usage" in shown.stdout
+    serve = subprocess.run([binary(), "serve", "--help"], capture_output=True, text=True).stdout
+    for flag in ("--listen", "--http", "--workers", "--config"):
+        assert flag in serve
+    wrong = subprocess.run([binary(), "serve", "--colour"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "--colour" in wrong.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_ends_cleanly(start_ruslo, kafka, topic, how):
+    server = start_ruslo(workers=2)
+    server.execute(
+        f"CREATE SOURCE s (event varchar) WITH (connector='kafka', topic='{topic}',"
+        f" properties.bootstrap.server='{kafka.address()}') FORMAT PLAIN ENCODE JSON",
+        "CREATE MATERIALIZED VIEW v AS SELECT event, count(*) FROM s GROUP BY event",
+    )
+    generate(kafka.address(), topic, count=1000)
+    # An open connection does not hold the server back.
+    with server.connect() as connection:
+        connection.execute("SELECT 1")
+        assert server.children() == []
+        began = time.monotonic()
+        assert server.stop(how) == 0
+        assert time.monotonic() - began < 10
+
+
+def test_port_that_is_taken_is_an_error(ruslo):
+    second = subprocess.run(
+        [binary(), "serve", "--listen", f"127.0.0.1:{ruslo.port}", "--http", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert second.returncode not in (0, 101)
+    assert str(ruslo.port) in second.stderr
+
+
+def test_environment_and_config_file_mirror_the_flags(tmp_path):
+    port, http = free_port(), free_port()
+    config = tmp_path / "ruslo.toml"
+    config.write_text(f'listen = "127.0.0.1:{port}"\nworkers = 1\n')
+    process = subprocess.Popen(
+        [binary(), "serve", "--config", str(config)],
+        env=os.environ | {"RUSLO_HTTP": f"127.0.0.1:{http}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        command = ["psql", "-X", "-h", "127.0.0.1", "-p", str(port), "-d", "dev", "-U", "root"]
+        wait_until(
+            lambda: subprocess.run([*command, "-c", "SELECT 1"], capture_output=True).returncode == 0
+        )
+        wait_until(
+            lambda: subprocess.run(
+                ["python3", "-c", f"import socket; socket.create_connection(('127.0.0.1', {http}))"],
+                capture_output=True,
+            ).returncode
+            == 0
+        )
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def test_idle_server_rests(start_ruslo):
+    server = start_ruslo(workers=2)
+    before = server.cpu_seconds()
+    time.sleep(5)
+    used = server.cpu_seconds() - before
+    assert used / 5 < 0.01, f"{used / 5:.1%} of a core"
+
+
+def test_idle_pipeline_rests(ruslo, kafka, topic, source, redis):
+    """With a source, a view and a sink that have nothing to do, little is spent too."""
+    source("s", topic)
+    ruslo.execute(
+        "CREATE MATERIALIZED VIEW v AS SELECT event, count(*) AS n FROM s GROUP BY event",
+        "CREATE SINK k FROM v WITH (connector='redis', primary_key='event',"
+        f" redis.url='{redis.url}') FORMAT UPSERT ENCODE JSON",
+    )
+    kafka.produce(topic, [{"event": "x"}])
+    ruslo.wait_rows("SELECT * FROM v", [("x", 1)])
+    before = ruslo.cpu_seconds()
+    time.sleep(5)
+    used = ruslo.cpu_seconds() - before
+    assert used / 5 < 0.05, f"{used / 5:.1%} of a core"
+
+
+def test_metrics_and_health(ruslo, kafka, topic, source, redis):
+    source("user_clicks", topic)
+    ruslo.execute(
+        "CREATE MATERIALIZED VIEW per_event AS"
+        " SELECT event, count(*) AS n FROM user_clicks GROUP BY event",
+        "CREATE SINK to_redis FROM per_event WITH (connector='redis', primary_key='event',"
+        f" redis.url='{redis.url}') FORMAT UPSERT ENCODE JSON",
+    )
+    kafka.produce(topic, [{"event": "x", "user": "u", "page": "p"}] * 100 + [b"broken"])
+    ruslo.wait_rows("SELECT * FROM per_event", [("x", 100)])
+    wait_until(lambda: len(redis.contents()) == 1)
+    assert ruslo.http("/healthz")[0] == 200
+
+    def named(words: tuple[str, ...], relation: str) -> list[float]:
+        return [
+            value
+            for name, value in ruslo.metrics().items()
+            if f'"{relation}"' in name and all(word in name for word in words)
+        ]
+
+    wanted = [
+        (("source", "rows"), "user_clicks"),
+        (("source", "bytes"), "user_clicks"),
+        (("source", "lag"), "user_clicks"),
+        (("decode_errors",), "user_clicks"),
+        (("freshness",), "per_event"),
+        (("memory",), "per_event"),
+        (("rows",), "per_event"),
+        (("sink", "rows"), "to_redis"),
+    ]
+    for words, relation in wanted:
+        wait_until(lambda w=words, r=relation: named(w, r), 10, f"a metric {words} of {relation}")
+    assert sum(named(("source", "rows"), "user_clicks")) == 100
+    assert sum(named(("decode_errors",), "user_clicks")) == 1
+    wait_until(lambda: sum(named(("source", "lag"), "user_clicks")) == 0, 10, "no lag")
+    assert ruslo.http("/nothing")[0] == 404
+
+
+def test_run_a_file(workdir, kafka, topic):
+    """`ruslo run FILE.sql`: a pipeline in a file, in the foreground."""
+    port = free_port()
+    file = pathlib.Path(workdir) / "pipeline.sql"
+    file.write_text(
+        "-- A comment; with a semicolon.\n"
+        f"CREATE SOURCE s (event varchar) WITH (connector='kafka', topic='{topic}',"
+        f" properties.bootstrap.server='{kafka.address()}',) FORMAT PLAIN ENCODE JSON;\n"
+        "CREATE MATERIALIZED VIEW v AS SELECT event, count(*) FROM s GROUP BY event;\n"
+    )
+    kafka.produce(topic, [{"event": "a;b"}] * 7)
+    process = subprocess.Popen(
+        [
+            binary(), "run", str(file),
+            "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{free_port()}",
+        ],  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    query = [
+        "psql", "-X", "-h", "127.0.0.1", "-p", str(port), "-d", "dev", "-U", "root",
+        "-qAtc", "SELECT * FROM v",
+    ]  # fmt: skip
+    try:
+        wait_until(
+            lambda: subprocess.run(query, capture_output=True, text=True).stdout == "a;b|7\n"
+        )
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0, process.stderr.read()
+
+
+def test_run_a_file_with_an_error(workdir):
+    file = pathlib.Path(workdir) / "broken.sql"
+    file.write_text("CREATE TABLE t (id int);\n\nSELECT * FROM nowhere;\n")
+    done = subprocess.run(
+        [binary(), "run", str(file), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode not in (0, 101)
+    assert "nowhere" in done.stderr and "broken.sql" in done.stderr
