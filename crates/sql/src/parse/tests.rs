@@ -1,0 +1,1 @@
+//! The article's statements and one of every other kind.
