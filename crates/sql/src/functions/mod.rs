@@ -1,0 +1,110 @@
+//! The functions, operators, casts and aggregates of SQL, as PostgreSQL and RisingWave have them.
+//!
+//! ```text
+//!   a + b, a = b, a -> 'k'  ── planner ──┐
+//!   CAST, -a, BETWEEN, IN   ── resolve ──┼──> calls of ScalarUDFs by name ──> physical expressions
+//!   f(x), sum(x)            ── registry ─┘         (overload by argument types)
+//! ```
+//!
+//! Three rules hold for everything in here. A name and the argument types fix a call's meaning, so
+//! a plan that went through datafusion-proto means the same. Functions convert their arguments
+//! themselves, DataFusion's own coercions never apply. And no type leaves that is not in
+//! [`ruslo_repr::schema`]'s table.
+
+mod arith;
+pub mod cast;
+mod coerce;
+mod datetime_arith;
+mod interval;
+mod jsonb;
+mod key;
+mod math;
+mod numeric;
+mod overload;
+mod planner;
+mod types;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+
+pub use cast::{cast, cast_scalar};
+pub use coerce::{can_cast, common_type, common_type_of, compare, is_unknown, number_literal};
+pub use key::{has_key_form, key_array, key_form};
+
+/// All functions by name. One per process, from [`registry`].
+pub struct Registry {
+    scalars: HashMap<String, Arc<ScalarUDF>>,
+    aggregates: HashMap<String, Arc<AggregateUDF>>,
+    windows: HashMap<String, Arc<WindowUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+/// The registry: DataFusion's functions, with ours in place of those that differ.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    REGISTRY.get_or_init(Registry::build)
+}
+
+impl Registry {
+    fn build() -> Registry {
+        let mut registry = Registry {
+            scalars: HashMap::new(),
+            aggregates: HashMap::new(),
+            windows: HashMap::new(),
+            planners: vec![Arc::new(planner::OperatorPlanner)],
+        };
+        let ours = [
+            arith::functions(),
+            interval::functions(),
+            jsonb::functions(),
+            math::functions(),
+            vec![key::function()],
+        ];
+        for function in ours.into_iter().flatten() {
+            registry.add_scalar(function.udf());
+        }
+        registry
+    }
+
+    fn add_scalar(&mut self, udf: Arc<ScalarUDF>) {
+        for alias in udf.aliases() {
+            self.scalars.insert(alias.clone(), udf.clone());
+        }
+        self.scalars.insert(udf.name().to_string(), udf);
+    }
+
+    /// The scalar function of this name; casts are found by their names too.
+    pub fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let found = self.scalars.get(name).cloned();
+        found.or_else(|| cast::cast_function_named(name))
+    }
+
+    pub fn aggregate(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.aggregates.get(name).cloned()
+    }
+
+    pub fn window(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.windows.get(name).cloned()
+    }
+
+    /// Every scalar function by name and alias, without casts.
+    pub fn scalars(&self) -> &HashMap<String, Arc<ScalarUDF>> {
+        &self.scalars
+    }
+
+    pub fn aggregates(&self) -> &HashMap<String, Arc<AggregateUDF>> {
+        &self.aggregates
+    }
+
+    pub fn windows(&self) -> &HashMap<String, Arc<WindowUDF>> {
+        &self.windows
+    }
+
+    /// What DataFusion's binder asks about operators and special syntax, in this order.
+    pub fn planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+}
