@@ -81,7 +81,8 @@ def test_psql_prints_rows_tags_notices_and_errors(ruslo, tables):
 
 
 def test_psql_runs_many_statements_of_one_string(ruslo):
-    out = psql(ruslo, "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2); FLUSH; SELECT * FROM t")
+    made = "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2); FLUSH"
+    out = psql(ruslo, f"{made}; SELECT * FROM t")
     assert out.endswith("(2 rows)\n\n")
     failed = ruslo.psql("SELECT 1; SELECT broken; SELECT 3")
     assert "ERROR" in failed.stderr and "3" not in failed.stdout

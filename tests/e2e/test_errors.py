@@ -86,7 +86,10 @@ def test_unknown_options(ruslo, kafka, topic):
     assert_nothing_was_made(ruslo)
 
 
-def sink_statement(url: str, tail: str = "FORMAT UPSERT ENCODE JSON", key: str | None = "id") -> str:
+UPSERT_JSON = "FORMAT UPSERT ENCODE JSON"
+
+
+def sink_statement(url: str, tail: str = UPSERT_JSON, key: str | None = "id") -> str:
     key = f" primary_key='{key}'," if key else ""
     return f"CREATE SINK k FROM t WITH (connector='redis',{key} redis.url='{url}') {tail}"
 
