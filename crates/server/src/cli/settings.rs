@@ -1,0 +1,171 @@
+//! The server's settings: flags and environment through clap, then the file, then defaults.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+const LISTEN: &str = "127.0.0.1:4566";
+const HTTP: &str = "127.0.0.1:5691";
+const LOG: &str = "info";
+const CONNECTIONS_MAX: usize = 500;
+/// More workers than this is a typing error.
+const WORKERS_MAX: usize = 1024;
+
+/// The flags of every command that starts a server.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub struct ServerArgs {
+    /// Address of the Postgres protocol [default: 127.0.0.1:4566]
+    #[arg(long, env = "RUSLO_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+
+    /// Address of HTTP (/healthz, /metrics), or "off" [default: 127.0.0.1:5691]
+    #[arg(long, env = "RUSLO_HTTP", value_name = "HOST:PORT")]
+    pub http: Option<String>,
+
+    /// Threads that maintain views [default: one per processor]
+    #[arg(long, env = "RUSLO_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// A TOML file with the same settings, underscores for dashes
+    #[arg(long, env = "RUSLO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What to log to standard error, e.g. debug or info,ruslo_engine=debug [default: info]
+    #[arg(long, env = "RUSLO_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// Certificate chain (PEM) for TLS on the Postgres port
+    #[arg(long, env = "RUSLO_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --tls-cert
+    #[arg(long, env = "RUSLO_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Client connections at one time [default: 500]
+    #[arg(long, env = "RUSLO_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+}
+
+/// The keys of the configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    http: Option<String>,
+    workers: Option<usize>,
+    log: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    max_connections: Option<usize>,
+}
+
+/// Settings after all places were looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub listen: String,
+    /// `None`: no HTTP.
+    pub http: Option<String>,
+    pub workers: usize,
+    pub log: String,
+    /// Certificate chain and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub connections_max: usize,
+}
+
+impl ServerArgs {
+    /// Reads the file, fills in what no flag or variable gave, and checks values.
+    pub fn settings(&self) -> Result<Settings> {
+        let file = match &self.config {
+            None => File::default(),
+            Some(path) => read(path)?,
+        };
+        let given = self.clone();
+        let workers = given.workers.or(file.workers).unwrap_or_else(processors);
+        ensure!(
+            (1..=WORKERS_MAX).contains(&workers),
+            "workers must be between 1 and {WORKERS_MAX}, not {workers}"
+        );
+        let connections_max = given.max_connections.or(file.max_connections);
+        let connections_max = connections_max.unwrap_or(CONNECTIONS_MAX);
+        ensure!(connections_max > 0, "max-connections must be at least 1");
+        let cert = given.tls_cert.or(file.tls_cert);
+        let key = given.tls_key.or(file.tls_key);
+        ensure!(
+            cert.is_some() == key.is_some(),
+            "TLS needs both --tls-cert and --tls-key, only one of them is set"
+        );
+        let http = given.http.or(file.http).unwrap_or_else(|| HTTP.into());
+        Ok(Settings {
+            listen: given
+                .listen
+                .or(file.listen)
+                .unwrap_or_else(|| LISTEN.into()),
+            http: (http != "off").then_some(http),
+            workers,
+            log: given.log.or(file.log).unwrap_or_else(|| LOG.into()),
+            tls: cert.zip(key),
+            connections_max,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in the configuration file {}", path.display()))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = file("workers = 3\nlisten = \"0.0.0.0:1\"\nhttp = \"off\"\n");
+        let args = ServerArgs {
+            config: Some(file.path().into()),
+            listen: Some("127.0.0.1:2".into()),
+            ..ServerArgs::default()
+        };
+        let settings = args.settings().unwrap();
+        assert_eq!(settings.workers, 3);
+        assert_eq!(settings.listen, "127.0.0.1:2");
+        assert_eq!(settings.http, None);
+        assert_eq!(settings.log, LOG);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |args: ServerArgs| format!("{:#}", args.settings().unwrap_err());
+        let unknown = file("wrokers = 3\n");
+        let args = ServerArgs {
+            config: Some(unknown.path().into()),
+            ..ServerArgs::default()
+        };
+        assert!(error(args).contains("wrokers"));
+        let args = ServerArgs {
+            workers: Some(0),
+            ..ServerArgs::default()
+        };
+        assert!(error(args).contains("workers must be between"));
+        let args = ServerArgs {
+            tls_cert: Some("a".into()),
+            ..ServerArgs::default()
+        };
+        assert!(error(args).contains("--tls-key"));
+    }
+}
