@@ -1,0 +1,142 @@
+//! What travels between the engine and the workers.
+//!
+//! Commands are serialisable and assume no shared memory: a worker in another process runs the
+//! same list. Every worker handles all commands in the same order, and each answers for its own
+//! share of the rows.
+
+use arrow::datatypes::DataType;
+use ruslo_repr::{Diff, Error, ObjectId, Plan, RowBytes, Schema, Time};
+use serde::{Deserialize, Serialize};
+
+/// What the workers are told to do; sent to all of them in one order.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub enum Command {
+    /// Gives a source a live queue on every worker.
+    CreateSource {
+        id: ObjectId,
+    },
+    /// An arranged input, empty at `as_of`, which [`Command::Write`] fills.
+    CreateTable {
+        id: ObjectId,
+        schema: Schema,
+        key: Vec<usize>,
+        as_of: Time,
+    },
+    /// Renders a plan; its rows are arranged by the columns `key`, in that order.
+    ///
+    /// For every source in `hydrate` a hydration queue will be fed; other sources start with
+    /// nothing before `as_of`.
+    CreateView {
+        id: ObjectId,
+        name: String,
+        plan: Plan,
+        key: Vec<usize>,
+        as_of: Time,
+        hydrate: Vec<ObjectId>,
+    },
+    /// Reports the rows of a table or view at `as_of`, then every change.
+    CreateSink {
+        id: ObjectId,
+        from: ObjectId,
+        as_of: Time,
+    },
+    /// Ends a source, table, view or sink. What reads it must have been dropped before.
+    Drop {
+        id: ObjectId,
+    },
+    /// Adds to a table at the next [`Command::Close`]; rows are whole, in arranged order.
+    Write {
+        table: ObjectId,
+        updates: Vec<(RowBytes, Diff)>,
+    },
+    /// Takes all that the live queues hold as of `time`, and moves every input past it.
+    Close {
+        time: Time,
+    },
+    /// Reads the rows of a table or view at `time`, once it is through that time.
+    Peek {
+        request: u64,
+        id: ObjectId,
+        time: Time,
+        /// Read the view's error rows instead, see [`error_schema`].
+        errors: bool,
+        /// Only rows with these arranged keys.
+        keys: Option<Vec<RowBytes>>,
+        /// At most this many different rows from each worker.
+        limit: Option<usize>,
+    },
+    CancelPeek {
+        request: u64,
+    },
+    /// Promises that nobody will read the object as of a time before `since` any more.
+    AllowCompaction {
+        id: ObjectId,
+        since: Time,
+    },
+    Stats {
+        request: u64,
+    },
+    Shutdown,
+}
+
+/// What a worker reports. Always about this worker's own share.
+#[derive(Clone, Debug)]
+pub enum Response {
+    /// The worker has taken its queues' content for `time`, up to these offsets.
+    Closed {
+        worker: usize,
+        time: Time,
+        offsets: Vec<(ObjectId, i32, i64)>,
+    },
+    /// Every hydrated table, view and sink is through `time`. Only ever grows; may skip times.
+    ///
+    /// A view that has just hydrated may still be behind; `time` then stands still until it
+    /// has caught up, and peeks at it wait.
+    Complete { worker: usize, time: Time },
+    /// The view is through its as_of and from now on holds back [`Response::Complete`].
+    Hydrated { worker: usize, id: ObjectId },
+    /// The answer to a peek: whole rows in arranged order, each once with its count.
+    Peek {
+        request: u64,
+        worker: usize,
+        rows: Vec<(RowBytes, Diff)>,
+        error: Option<Error>,
+    },
+    /// All changes of times before `upper` that were not reported yet.
+    SinkUpdates {
+        worker: usize,
+        id: ObjectId,
+        updates: Vec<(RowBytes, Time, Diff)>,
+        upper: Time,
+    },
+    Stats {
+        request: u64,
+        worker: usize,
+        objects: Vec<ObjectStats>,
+    },
+    /// The worker cannot do what it was told, or has died.
+    Failed { worker: usize, error: Error },
+}
+
+/// The memory that one object's arrangements take on one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectStats {
+    pub id: ObjectId,
+    /// Updates in the object's own arrangement.
+    pub records: usize,
+    /// Estimated heap bytes of the object's own and inner arrangements.
+    pub bytes: usize,
+    /// Batches in the object's own arrangement.
+    pub batches: usize,
+}
+
+/// The arranged order of `len` columns: those of `key`, then the others ascending.
+pub fn arranged_columns(len: usize, key: &[usize]) -> Vec<usize> {
+    let rest = (0..len).filter(|column| !key.contains(column));
+    key.iter().copied().chain(rest).collect()
+}
+
+/// The columns of a view's error rows: the failing expression and what was wrong.
+pub fn error_schema() -> Schema {
+    Schema::new([("expression", DataType::Utf8), ("message", DataType::Utf8)])
+}

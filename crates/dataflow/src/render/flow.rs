@@ -1,0 +1,191 @@
+//! The shapes in which a collection travels between the operators of one view.
+//!
+//! A node hands on what it has, and the next asks for what it needs: blocks to evaluate on,
+//! or an arrangement to join and reduce. Only a real change of shape costs an operator.
+//!
+//! ```text
+//!            ┌── encode, exchange, arrange ──┐
+//!   Blocks ──┤                               ├──> Arranged
+//!      ^     └───────── Rows ────────────────┘       │
+//!      └───────────────── decode <───────────────────┘
+//! ```
+
+use arrow::datatypes::DataType;
+use differential_dataflow::operators::arrange::Arranged;
+use differential_dataflow::trace::{Cursor, Navigable};
+use ruslo_repr::Result;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+
+use super::Context;
+use crate::block::{BlockStream, Decoder, Encoder, Gather, Shape};
+use crate::spine::{RowStream, RowTrace, SharedRows, arrange_rows};
+
+/// A collection of one view's dataflow.
+#[derive(Clone)]
+pub(crate) enum Flow<'s> {
+    Blocks(BlockStream<'s>),
+    Rows(Rows<'s>),
+    Arranged(SharedRows<'s>, Shape),
+}
+
+/// Encoded rows that are not arranged.
+#[derive(Clone)]
+pub(crate) struct Rows<'s> {
+    pub(crate) stream: RowStream<'s>,
+    pub(crate) shape: Shape,
+    /// Whether every row is on the worker of its key.
+    pub(crate) partitioned: bool,
+}
+
+impl<'s> Flow<'s> {
+    /// The rows as blocks.
+    pub(crate) fn into_blocks(self, context: &Context<'_, 's>) -> Result<BlockStream<'s>> {
+        match self {
+            Flow::Blocks(blocks) => Ok(blocks),
+            Flow::Rows(rows) => decode_rows(rows, context),
+            Flow::Arranged(arranged, shape) => decode_arranged(arranged, &shape, context),
+        }
+    }
+
+    /// The columns at `columns`, without evaluating anything, if that costs no operator.
+    pub(crate) fn project(self, columns: &[usize]) -> Result<Flow<'s>, Flow<'s>> {
+        match self {
+            Flow::Rows(rows) => Ok(Flow::Rows(Rows {
+                shape: rows.shape.project(columns),
+                ..rows
+            })),
+            Flow::Arranged(arranged, shape) => Ok(Flow::Arranged(arranged, shape.project(columns))),
+            blocks => Err(blocks),
+        }
+    }
+
+    /// The arrangement of the rows by `key`: the one that is there if it fits, else a new one.
+    pub(crate) fn into_arranged(
+        self,
+        types: &[DataType],
+        key: &[usize],
+        context: &mut Context<'_, 's>,
+    ) -> Result<SharedRows<'s>> {
+        match self {
+            Flow::Arranged(arranged, shape) if shape.is_arranged_by(key) => Ok(arranged),
+            other => {
+                let arranged = other.arrange(types, key, "Arrange", context)?;
+                Ok(context.share(arranged))
+            }
+        }
+    }
+
+    /// A new arrangement of the rows by `key`.
+    pub(crate) fn arrange(
+        self,
+        types: &[DataType],
+        key: &[usize],
+        name: &str,
+        context: &Context<'_, 's>,
+    ) -> Result<Arranged<'s, RowTrace>> {
+        let rows = match self {
+            Flow::Rows(rows) if rows.shape.is_arranged_by(key) => rows,
+            Flow::Arranged(arranged, shape) if shape.is_arranged_by(key) => Rows {
+                stream: rows_of(arranged),
+                shape,
+                partitioned: true,
+            },
+            other => {
+                let blocks = other.into_blocks(context)?;
+                encode_blocks(blocks, types, key, context)?
+            }
+        };
+        Ok(arrange_rows(rows.stream, rows.partitioned, name))
+    }
+}
+
+/// The changes of an arrangement, as pairs.
+pub(crate) fn rows_of(arranged: SharedRows<'_>) -> RowStream<'_> {
+    arranged
+        .as_collection(|key, value| (key.to_vec(), value.to_vec()))
+        .inner
+}
+
+/// Encodes blocks as pairs of an arrangement by `key`.
+pub(crate) fn encode_blocks<'s>(
+    blocks: BlockStream<'s>,
+    types: &[DataType],
+    key: &[usize],
+    context: &Context<'_, 's>,
+) -> Result<Rows<'s>> {
+    let encoder = Encoder::new(types, key)?;
+    let report = context.report.clone();
+    type Output = CapacityContainerBuilder<Vec<crate::spine::RowUpdate>>;
+    let stream = blocks.unary::<Output, _, _, _>(Pipeline, "Encode", move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, blocks| {
+                let mut session = output.session(&capability);
+                for block in blocks.drain(..) {
+                    report.unless_ok(encoder.encode(&block, |row| session.give(row)));
+                }
+            });
+        }
+    });
+    Ok(Rows {
+        stream,
+        shape: Shape::arranged(types, key),
+        partitioned: false,
+    })
+}
+
+fn decode_rows<'s>(rows: Rows<'s>, context: &Context<'_, 's>) -> Result<BlockStream<'s>> {
+    let decoder = Decoder::new(&rows.shape)?;
+    let report = context.report.clone();
+    type Output = CapacityContainerBuilder<Vec<crate::block::Block>>;
+    Ok(rows
+        .stream
+        .unary::<Output, _, _, _>(Pipeline, "Decode", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, rows| {
+                    let mut gather = Gather::new(&decoder);
+                    for ((key, value), time, diff) in rows.iter() {
+                        report.unless_ok(gather.push(key, value, *time, *diff));
+                    }
+                    let mut blocks = report.unless_ok(gather.finish()).unwrap_or_default();
+                    output.session(&capability).give_container(&mut blocks);
+                });
+            }
+        }))
+}
+
+fn decode_arranged<'s>(
+    arranged: SharedRows<'s>,
+    shape: &Shape,
+    context: &Context<'_, 's>,
+) -> Result<BlockStream<'s>> {
+    let decoder = Decoder::new(shape)?;
+    let report = context.report.clone();
+    type Output = CapacityContainerBuilder<Vec<crate::block::Block>>;
+    let stream = arranged.stream;
+    Ok(
+        stream.unary::<Output, _, _, _>(Pipeline, "DecodeArranged", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, spans| {
+                    for span in spans.drain(..) {
+                        let Some(batch) = &span.inner else { continue };
+                        let mut gather = Gather::new(&decoder);
+                        let mut cursor = batch.cursor();
+                        while let Some(key) = cursor.get_key(batch) {
+                            while let Some(value) = cursor.get_val(batch) {
+                                cursor.map_times(batch, |time, diff| {
+                                    report.unless_ok(gather.push(key, value, *time, *diff));
+                                });
+                                cursor.step_val(batch);
+                            }
+                            cursor.step_key(batch);
+                        }
+                        let mut blocks = report.unless_ok(gather.finish()).unwrap_or_default();
+                        output.session(&capability).give_container(&mut blocks);
+                    }
+                });
+            }
+        }),
+    )
+}

@@ -1,0 +1,327 @@
+//! From a plan to operators: import → build → export.
+//!
+//! One view is one dataflow. Leaves are inputs (sources, constant rows) or imported arrangements
+//! (tables, other views); every node above hands on a [`Flow`]; the top is arranged by the view's
+//! key and exported as a trace. What a row could not compute goes to a second arrangement.
+//!
+//! ```text
+//!   sources ─> blocks ─┐
+//!   traces  ─> import ─┴─> map, join, reduce, … ─┬─> arrange by key ─> rows trace
+//!                                                └─> arrange ────────> errors trace
+//! ```
+
+mod accumulate;
+mod combine;
+mod distinct;
+mod errors;
+mod flow;
+mod groups;
+mod join;
+mod map;
+mod reduce;
+mod sink;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use differential_dataflow::operators::arrange::{Arranged, ShutdownButton};
+use ruslo_repr::eval::Evaluator;
+use ruslo_repr::{ObjectId, Plan, Result, RowCodec, Schema, Time};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{OutputBuilder, source};
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::{CapabilitySet, Concatenate, Input};
+use timely::dataflow::{InputHandle, Scope, Stream};
+use timely::progress::Antichain;
+use timely::progress::operate::FrontierInterest;
+
+use crate::block::{Block, BlockStream, Shape};
+use crate::spine::{
+    KeyTrace, RowStream, RowTrace, RowUpdate, SharedRows, State, arrange_rows, share,
+};
+use crate::workers::Faults;
+
+pub(crate) use errors::Reporter;
+pub(crate) use flow::Flow;
+pub(crate) use sink::{SinkProgress, render_sink};
+
+pub(crate) type BlockInput = InputHandle<Time, CapacityContainerBuilder<Vec<Block>>>;
+pub(crate) type Button = ShutdownButton<CapabilitySet<Time>>;
+
+/// An input of a view: the live rows of a source, or constants.
+pub(crate) struct LiveInput {
+    /// `None` for constants, which only move with time.
+    pub(crate) source: Option<ObjectId>,
+    pub(crate) columns: Vec<usize>,
+    pub(crate) schema: Schema,
+    pub(crate) handle: BlockInput,
+}
+
+/// An input for the rows a source had before the view was created.
+pub(crate) struct HydrationInput {
+    pub(crate) source: ObjectId,
+    pub(crate) columns: Vec<usize>,
+    pub(crate) schema: Schema,
+    pub(crate) handle: BlockInput,
+}
+
+/// What the worker keeps of a rendered dataflow, besides its traces.
+#[derive(Default)]
+pub(crate) struct Parts {
+    pub(crate) inputs: Vec<LiveInput>,
+    pub(crate) hydrations: Vec<HydrationInput>,
+    /// End the imports of other objects' arrangements.
+    pub(crate) buttons: Vec<Button>,
+    /// Estimated heap bytes of each inner arrangement, which they do not keep alive.
+    pub(crate) memory: Vec<Box<dyn Fn() -> usize>>,
+}
+
+/// Gives the trace of a table or view, and the key it is arranged by.
+pub(crate) type Imports<'c> = dyn FnMut(ObjectId) -> Result<(RowTrace, Vec<usize>)> + 'c;
+
+/// What rendering a view needs and collects.
+pub(crate) struct Context<'c, 's> {
+    pub(crate) scope: Scope<'s, Time>,
+    pub(crate) as_of: Time,
+    pub(crate) evaluator: Arc<dyn Evaluator>,
+    pub(crate) report: Reporter,
+    pub(crate) faults: Faults,
+    pub(crate) imports: &'c mut Imports<'c>,
+    pub(crate) hydrate: &'c [ObjectId],
+    pub(crate) parts: &'c mut Parts,
+    /// Streams of error rows.
+    pub(crate) errors: Vec<RowStream<'s>>,
+    /// Inputs that several nodes of the plan read.
+    pub(crate) sources: HashMap<(ObjectId, Vec<usize>), BlockStream<'s>>,
+}
+
+/// The exported traces of a view.
+pub(crate) struct Exports {
+    pub(crate) rows: RowTrace,
+    /// `None` for a plan that cannot fail.
+    pub(crate) errors: Option<RowTrace>,
+}
+
+/// Renders a whole view, arranged by `key`.
+pub(crate) fn render_view(
+    plan: &Plan,
+    key: &[usize],
+    mut context: Context<'_, '_>,
+) -> Result<Exports> {
+    let flow = context.render(plan)?;
+    let types = plan.schema().types();
+    let rows = flow.arrange(&types, key, "ArrangeView", &context)?.trace;
+    let errors = std::mem::take(&mut context.errors);
+    let errors = match errors.is_empty() {
+        true => None,
+        false => {
+            let errors = context.scope.concatenate(errors);
+            Some(arrange_rows(errors, false, "ArrangeErrors").trace)
+        }
+    };
+    Ok(Exports { rows, errors })
+}
+
+impl<'s> Context<'_, 's> {
+    /// Renders one node and all below it.
+    pub(crate) fn render(&mut self, plan: &Plan) -> Result<Flow<'s>> {
+        match plan {
+            Plan::Get { id, schema } => self.render_get(*id, schema),
+            Plan::Source {
+                id,
+                columns,
+                schema,
+            } => Ok(Flow::Blocks(self.render_source(*id, columns, schema))),
+            Plan::Values { rows, schema } => self.render_values(rows, schema),
+            Plan::Map {
+                input,
+                filters,
+                outputs,
+                ..
+            } => map::render_map(input, filters, outputs, self),
+            Plan::Reduce {
+                input,
+                keys,
+                aggregates,
+                ..
+            } => reduce::render_reduce(input, keys, aggregates, self),
+            Plan::Distinct { input } => distinct::render_distinct(input, self),
+            Plan::Join { .. } => join::render_join(plan, self),
+            Plan::Union { inputs, .. } => {
+                let inputs = inputs
+                    .iter()
+                    .map(|input| self.render(input)?.into_blocks(self));
+                let inputs = inputs.collect::<Result<Vec<_>>>()?;
+                Ok(Flow::Blocks(self.scope.concatenate(inputs)))
+            }
+        }
+    }
+
+    /// Imports the arrangement of a table or view as of the new view's first time.
+    fn render_get(&mut self, id: ObjectId, schema: &Schema) -> Result<Flow<'s>> {
+        let (mut trace, key) = (self.imports)(id)?;
+        let since = Antichain::from_elem(self.as_of);
+        let name = format!("Import {id}");
+        let (arranged, button) =
+            trace.import_frontier_core(self.scope, &name, since, Antichain::new());
+        self.parts.buttons.push(button);
+        Ok(Flow::Arranged(
+            arranged,
+            Shape::arranged(&schema.types(), &key),
+        ))
+    }
+
+    fn render_source(
+        &mut self,
+        source: ObjectId,
+        columns: &[usize],
+        schema: &Schema,
+    ) -> BlockStream<'s> {
+        let reader = (source, columns.to_vec());
+        if let Some(stream) = self.sources.get(&reader) {
+            return stream.clone();
+        }
+        let (mut handle, mut stream) = self.scope.new_input::<Vec<Block>>();
+        handle.advance_to(self.as_of + 1);
+        self.parts.inputs.push(LiveInput {
+            source: Some(source),
+            columns: columns.to_vec(),
+            schema: schema.clone(),
+            handle,
+        });
+        if self.hydrate.contains(&source) {
+            let (mut handle, past) = self.scope.new_input::<Vec<Block>>();
+            handle.advance_to(self.as_of);
+            self.parts.hydrations.push(HydrationInput {
+                source,
+                columns: columns.to_vec(),
+                schema: schema.clone(),
+                handle,
+            });
+            stream = self.scope.concatenate([stream, past]);
+        }
+        self.sources.insert(reader, stream.clone());
+        stream
+    }
+
+    /// Constant rows, put in by the first worker at the view's first time.
+    fn render_values(&mut self, rows: &[Vec<u8>], schema: &Schema) -> Result<Flow<'s>> {
+        let (mut handle, stream) = self.scope.new_input::<Vec<Block>>();
+        handle.advance_to(self.as_of);
+        if self.scope.index() == 0 && !rows.is_empty() {
+            let codec = RowCodec::new(&schema.types())?;
+            let columns = codec.decode(rows.iter().map(Vec::as_slice))?;
+            handle.send(map::constant_block(columns, rows.len(), self.as_of));
+        }
+        handle.advance_to(self.as_of + 1);
+        self.parts.inputs.push(LiveInput {
+            source: None,
+            columns: vec![],
+            schema: schema.clone(),
+            handle,
+        });
+        Ok(Flow::Blocks(stream))
+    }
+
+    /// A stream of one item, put in by the first worker.
+    pub(crate) fn once<D: Clone + 'static>(&self, item: D) -> Stream<'s, Time, Vec<D>> {
+        let first_worker = self.scope.index() == 0;
+        type Output<D> = CapacityContainerBuilder<Vec<D>>;
+        source::<_, Output<D>, _, _>(self.scope, "Once", move |capability, _| {
+            let mut pending = first_worker.then_some((capability, item));
+            move |output| {
+                if let Some((capability, item)) = pending.take() {
+                    output.session(&capability).give(item);
+                }
+            }
+        })
+    }
+
+    /// Takes the error rows out of a stream and keeps them for the view.
+    pub(crate) fn split_errors(
+        &mut self,
+        outcomes: Stream<'s, Time, Vec<std::result::Result<RowUpdate, RowUpdate>>>,
+    ) -> RowStream<'s> {
+        self.errors
+            .push(outcomes.clone().flat_map(|outcome| outcome.err()));
+        outcomes.flat_map(|outcome| outcome.ok())
+    }
+
+    /// Makes an arrangement of this dataflow look like an imported one, and counts its memory.
+    pub(crate) fn share(&mut self, arranged: Arranged<'s, RowTrace>) -> SharedRows<'s> {
+        self.watch_rows(&arranged.trace);
+        share(arranged)
+    }
+
+    /// Counts the memory of an inner arrangement of rows.
+    pub(crate) fn watch_rows(&mut self, trace: &RowTrace) {
+        let trace = Rc::downgrade(&trace.trace_box_unstable());
+        self.parts.memory.push(Box::new(move || {
+            let bytes = trace
+                .upgrade()
+                .map(|t| crate::spine::row_bytes(t.borrow().trace()));
+            bytes.unwrap_or(0)
+        }));
+    }
+
+    /// Counts the memory of an inner arrangement of states.
+    pub(crate) fn watch_keys<R: State>(&mut self, trace: &KeyTrace<R>) {
+        let trace = Rc::downgrade(&trace.trace_box_unstable());
+        self.parts.memory.push(Box::new(move || {
+            let bytes = trace
+                .upgrade()
+                .map(|t| crate::spine::key_bytes(t.borrow().trace()));
+            bytes.unwrap_or(0)
+        }));
+    }
+}
+
+/// Renders a stateless operator on blocks with a second output of error rows.
+pub(crate) fn fallible<'s>(
+    blocks: BlockStream<'s>,
+    name: &str,
+    mut logic: impl FnMut(Block, &mut Vec<Block>, &mut Vec<RowUpdate>) + 'static,
+) -> (BlockStream<'s>, RowStream<'s>) {
+    two_outputs(blocks, name, move |block, blocks, errors| {
+        logic(block, blocks, errors)
+    })
+}
+
+/// Renders a stateless operator with two outputs.
+pub(crate) fn two_outputs<'s, A: Clone + 'static, B: Clone + 'static>(
+    blocks: BlockStream<'s>,
+    name: &str,
+    mut logic: impl FnMut(Block, &mut Vec<A>, &mut Vec<B>) + 'static,
+) -> (Stream<'s, Time, Vec<A>>, Stream<'s, Time, Vec<B>>) {
+    let mut builder = OperatorBuilder::new(name.to_string(), blocks.scope());
+    let mut input = builder.new_input(blocks, Pipeline);
+    builder.set_notify_for(0, FrontierInterest::Never);
+    let (first, first_stream) = builder.new_output();
+    let (second, second_stream) = builder.new_output();
+    let mut first = OutputBuilder::<_, CapacityContainerBuilder<Vec<A>>>::from(first);
+    let mut second = OutputBuilder::<_, CapacityContainerBuilder<Vec<B>>>::from(second);
+    builder.build(move |_| {
+        let (mut a, mut b) = (vec![], vec![]);
+        move |_frontiers| {
+            let mut first = first.activate();
+            let mut second = second.activate();
+            input.for_each(|capability, blocks| {
+                for block in blocks.drain(..) {
+                    logic(block, &mut a, &mut b);
+                }
+                if !a.is_empty() {
+                    first.session(&capability).give_container(&mut a);
+                    a.clear();
+                }
+                if !b.is_empty() {
+                    second.session(&capability).give_container(&mut b);
+                    b.clear();
+                }
+            });
+        }
+    });
+    (first_stream, second_stream)
+}
