@@ -85,6 +85,9 @@ class Kafka(Server):
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # A killed broker may come back only when the controller has given its old self up.
+            "broker.heartbeat.interval.ms": "500",
+            "broker.session.timeout.ms": "3000",
             "num.network.threads": "1",
             "num.io.threads": "2",
             "log.cleaner.enable": "false",
@@ -224,7 +227,13 @@ class Kafka(Server):
         producer = KafkaProducer(bootstrap_servers=[self.address()], linger_ms=5)
         try:
             sent = [
-                producer.send(topic, value=_payload(message), partition=partition)
+                # A message without payload must have a key.
+                producer.send(
+                    topic,
+                    key=b"key" if message is None else None,
+                    value=_payload(message),
+                    partition=partition,
+                )
                 for message in messages
             ]
             for future in sent:
@@ -238,20 +247,30 @@ class Kafka(Server):
         from kafka import KafkaConsumer, TopicPartition
 
         ends = {TopicPartition(topic, p): end for p, end in self.end_offsets(topic).items()}
+        starts = {partition: (start or {}).get(partition.partition, 0) for partition in ends}
+        wanted = sum(end - starts[partition] for partition, end in ends.items())
+        found = {}
         consumer = KafkaConsumer(
-            bootstrap_servers=[self.address()], consumer_timeout_ms=10_000, max_poll_records=10_000
+            bootstrap_servers=[self.address()],
+            auto_offset_reset="earliest",
+            max_poll_records=10_000,
         )
-        found = []
+
+        def read_everything():
+            for partition, messages in consumer.poll(1000).items():
+                for m in messages:
+                    if starts[partition] <= m.offset < ends[partition]:
+                        found[partition, m.offset] = m.value
+            return len(found) == wanted
+
         try:
             consumer.assign(list(ends))
-            for partition in ends:
-                consumer.seek(partition, (start or {}).get(partition.partition, 0))
-            while any(consumer.position(partition) < end for partition, end in ends.items()):
-                for partition, messages in consumer.poll(1000).items():
-                    found += [m.value for m in messages if m.offset < ends[partition]]
+            for partition, offset in starts.items():
+                consumer.seek(partition, offset)
+            wait_until(read_everything, 60, f"{wanted} messages of {topic}")
         finally:
             consumer.close()
-        return found
+        return list(found.values())
 
 
 def _payload(message) -> bytes | None:
