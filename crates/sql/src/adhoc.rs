@@ -1,23 +1,84 @@
 //! Queries that run once, over batches that the caller has read at one time.
+//!
+//! Binding happens once; execution puts parameters and batches in place of placeholders and
+//! scans and lets DataFusion optimise and run the rest, so ad-hoc SQL is as wide as DataFusion's.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use ruslo_repr::{Error, ObjectId, Result, Schema};
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::logical_plan::TableScan;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::physical_plan::collect;
+use datafusion::prelude::SessionConfig;
+use ruslo_repr::row::batch_of;
+use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Schema};
 
 use crate::ast::Query;
+use crate::bind::{Bound, Purpose, RelationSource, bind};
 use crate::catalog::{Catalog, Relation, SessionContext};
+use crate::error::{from_df, to_df};
 
 /// A bound query: knows what it reads, takes and gives.
 pub struct SelectPlan {
+    plan: LogicalPlan,
     inputs: Vec<Arc<Relation>>,
     schema: Schema,
     params: Vec<DataType>,
+    time_zone: String,
+    lookups: HashMap<ObjectId, Vec<KeyPart>>,
+}
+
+/// What one key column of an input must equal.
+#[derive(Clone, Debug)]
+enum KeyPart {
+    Value(ScalarValue),
+    /// The parameter at this position, counted from zero.
+    Param(usize),
+}
+
+impl std::fmt::Debug for SelectPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inputs = self.inputs.iter().map(|relation| &relation.name);
+        f.debug_struct("SelectPlan")
+            .field("inputs", &inputs.collect::<Vec<_>>())
+            .field("schema", &self.schema)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Binds a query. `hints` are parameter types the client has fixed.
+pub fn plan_select(
+    query: &Query,
+    catalog: &dyn Catalog,
+    session: &SessionContext,
+    hints: &[Option<DataType>],
+) -> Result<SelectPlan> {
+    let bound = bind(query, catalog, session, Purpose::Once, hints)?;
+    Ok(SelectPlan::new(bound, session))
 }
 
 impl SelectPlan {
+    pub(crate) fn new(bound: Bound, session: &SessionContext) -> SelectPlan {
+        SelectPlan {
+            lookups: find_lookups(&bound),
+            plan: bound.plan,
+            inputs: bound.relations,
+            schema: bound.schema,
+            params: bound.params,
+            time_zone: session.time_zone.clone(),
+        }
+    }
+
     /// Every source, table, view and system relation it reads, each once.
     pub fn inputs(&self) -> &[Arc<Relation>] {
         &self.inputs
@@ -32,31 +93,232 @@ impl SelectPlan {
         &self.params
     }
 
-    /// For an input that is only read where key columns equal constants: arrays of length one,
-    /// one per column of [`Relation::key`], in the column's type.
-    pub fn key_lookup(&self, _input: ObjectId, _params: &[ArrayRef]) -> Option<Vec<ArrayRef>> {
-        None
+    /// The optimised plan as DataFusion prints it, a line per node, for EXPLAIN of a query.
+    pub fn explain(&self) -> Result<Vec<String>> {
+        let state = self.state();
+        let plan = self.with_inputs(self.plan.clone(), &mut HashMap::new())?;
+        let plan = state.optimize(&plan).map_err(from_df)?;
+        let text = plan.display_indent().to_string();
+        Ok(text
+            .lines()
+            .map(|line| line.replace('\u{1}', "#"))
+            .collect())
     }
 
-    /// Runs it. `inputs` has batches of all columns (also hidden ones) for every input;
-    /// `params` are arrays of length one in the types of [`SelectPlan::param_types`].
+    /// For an input that is only read where key columns equal constants: arrays of length one,
+    /// one per column of [`Relation::key`], in the column's type.
+    pub fn key_lookup(&self, input: ObjectId, params: &[ArrayRef]) -> Option<Vec<ArrayRef>> {
+        let parts = self.lookups.get(&input)?.iter();
+        let parts = parts.map(|part| match part {
+            KeyPart::Value(value) => value.to_array().ok(),
+            KeyPart::Param(position) => params.get(*position).cloned(),
+        });
+        parts.collect()
+    }
+
+    /// Runs it. `inputs` has batches of all columns (also hidden ones) for every input; one that
+    /// is missing counts as empty. `params` are arrays of length one in the types of
+    /// [`SelectPlan::param_types`].
     ///
-    /// Dropping the future cancels the query.
+    /// Must run inside a tokio runtime. Dropping the future cancels the query.
     pub async fn execute(
         &self,
-        _inputs: HashMap<ObjectId, Vec<RecordBatch>>,
-        _params: &[ArrayRef],
+        mut inputs: HashMap<ObjectId, Vec<RecordBatch>>,
+        params: &[ArrayRef],
     ) -> Result<Vec<RecordBatch>> {
-        Err(Error::internal("not yet"))
+        let plan = self.with_params(self.plan.clone(), params)?;
+        let plan = self.with_inputs(plan, &mut inputs)?;
+        let state = self.state();
+        let physical = state.create_physical_plan(&plan).await.map_err(from_df)?;
+        let batches = collect(physical, state.task_ctx()).await.map_err(from_df)?;
+        batches
+            .into_iter()
+            .map(|batch| self.output(batch))
+            .collect()
+    }
+
+    fn state(&self) -> SessionState {
+        static BASE: OnceLock<SessionState> = OnceLock::new();
+        let base = BASE.get_or_init(|| {
+            let config = SessionConfig::new()
+                .with_target_partitions(1)
+                .with_create_default_catalog_and_schema(false)
+                .with_information_schema(false);
+            SessionStateBuilder::new()
+                .with_config(config)
+                .with_analyzer_rules(vec![])
+                .build()
+        });
+        let mut state = base.clone();
+        let options = state.config_mut().options_mut();
+        options.execution.time_zone = Some(self.time_zone.clone());
+        state
+    }
+
+    fn with_params(&self, plan: LogicalPlan, params: &[ArrayRef]) -> Result<LogicalPlan> {
+        if params.len() != self.params.len() {
+            let message = format!(
+                "the query has {} parameters, but {} were given",
+                self.params.len(),
+                params.len()
+            );
+            return Err(Error::new(ErrorKind::InvalidParameter, message));
+        }
+        if params.is_empty() {
+            return Ok(plan);
+        }
+        let values = params.iter().zip(&self.params).map(|(param, ty)| {
+            let param = cast_if_needed(param, ty)?;
+            ScalarValue::try_from_array(&param, 0).map_err(from_df)
+        });
+        let values = values.collect::<Result<Vec<_>>>()?;
+        let filled = plan.transform_up_with_subqueries(|node| {
+            node.map_expressions(|expr| {
+                expr.transform_up(|expr| match &expr {
+                    Expr::Placeholder(placeholder) => {
+                        let value = param_position(placeholder).and_then(|i| values.get(i));
+                        let value = value.ok_or_else(|| {
+                            let message = format!("there is no parameter {}", placeholder.id);
+                            to_df(Error::new(ErrorKind::InvalidParameter, message))
+                        })?;
+                        Ok(Transformed::yes(Expr::Literal(value.clone(), None)))
+                    }
+                    _ => Ok(Transformed::no(expr)),
+                })
+            })
+        });
+        Ok(filled.map_err(from_df)?.data)
+    }
+
+    /// Puts tables of the given batches in the place of relations.
+    fn with_inputs(
+        &self,
+        plan: LogicalPlan,
+        inputs: &mut HashMap<ObjectId, Vec<RecordBatch>>,
+    ) -> Result<LogicalPlan> {
+        let filled = plan.transform_up_with_subqueries(|node| {
+            let LogicalPlan::TableScan(mut scan) = node else {
+                return Ok(Transformed::no(node));
+            };
+            let Some(source) = scan.source.downcast_ref::<RelationSource>() else {
+                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+            };
+            scan.source = match inputs.get(&source.relation.id) {
+                None => source.empty(),
+                Some(batches) => {
+                    let schema = datafusion::logical_expr::TableSource::schema(source);
+                    let visible: Vec<usize> = (0..schema.fields().len()).collect();
+                    let batches = batches.iter().map(|batch| {
+                        let batch = batch.project(&visible)?;
+                        let (_, columns, rows) = batch.into_parts();
+                        let options = arrow::array::RecordBatchOptions::new();
+                        let options = options.with_row_count(Some(rows));
+                        RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+                    });
+                    let batches = batches.collect::<Result<Vec<_>, _>>()?;
+                    let table = MemTable::try_new(schema.clone(), vec![batches])?;
+                    provider_as_source(Arc::new(table))
+                }
+            };
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        });
+        Ok(filled.map_err(from_df)?.data)
+    }
+
+    /// A result batch under the names and in the types that were announced.
+    fn output(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        let (_, columns, rows) = batch.into_parts();
+        let columns = columns.iter().zip(&self.schema.columns);
+        let columns = columns.map(|(array, column)| cast_if_needed(array, &column.ty));
+        batch_of(&self.schema, columns.collect::<Result<_>>()?, rows)
     }
 }
 
-/// Binds a query. `hints` are parameter types the client has fixed.
-pub fn plan_select(
-    _query: &Query,
-    _catalog: &dyn Catalog,
-    _session: &SessionContext,
-    _hints: &[Option<DataType>],
-) -> Result<SelectPlan> {
-    Err(Error::internal("not yet"))
+fn cast_if_needed(array: &ArrayRef, ty: &DataType) -> Result<ArrayRef> {
+    match array.data_type() == ty {
+        true => Ok(array.clone()),
+        false => Ok(cast(array, ty)?),
+    }
+}
+
+fn param_position(placeholder: &Placeholder) -> Option<usize> {
+    let number: usize = placeholder.id.strip_prefix('$')?.parse().ok()?;
+    number.checked_sub(1)
+}
+
+/// Inputs that are read once, under a filter that fixes every key column.
+fn find_lookups(bound: &Bound) -> HashMap<ObjectId, Vec<KeyPart>> {
+    let mut found: HashMap<ObjectId, Option<Vec<KeyPart>>> = HashMap::new();
+    visit_scans(&bound.plan, &mut vec![], &mut |scan, filters| {
+        let Some(source) = scan.source.downcast_ref::<RelationSource>() else {
+            return;
+        };
+        let parts = key_parts(&source.relation, filters);
+        let entry = found.entry(source.relation.id);
+        // A second reader may need other rows, so two readers get the whole relation.
+        entry.and_modify(|known| *known = None).or_insert(parts);
+    });
+    found
+        .into_iter()
+        .filter_map(|(id, parts)| Some((id, parts?)))
+        .collect()
+}
+
+type OnScan<'f> = dyn FnMut(&TableScan, &[Expr]) + 'f;
+
+/// Calls `on_scan` for each scan with the filters that stand directly above it.
+fn visit_scans(plan: &LogicalPlan, filters: &mut Vec<Expr>, on_scan: &mut OnScan<'_>) {
+    match plan {
+        LogicalPlan::TableScan(scan) => on_scan(scan, filters),
+        LogicalPlan::Filter(filter) => {
+            filters.extend(split_conjunction(&filter.predicate).into_iter().cloned());
+            visit_scans(&filter.input, filters, on_scan);
+        }
+        LogicalPlan::SubqueryAlias(alias) => visit_scans(&alias.input, filters, on_scan),
+        other => other
+            .inputs()
+            .into_iter()
+            .for_each(|input| visit_scans(input, &mut vec![], on_scan)),
+    }
+    // Subqueries inside expressions read relations too.
+    let _ = plan.apply_subqueries(|subquery| {
+        visit_scans(subquery, &mut vec![], on_scan);
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    });
+}
+
+fn key_parts(relation: &Relation, filters: &[Expr]) -> Option<Vec<KeyPart>> {
+    if relation.key.is_empty() {
+        return None;
+    }
+    let part = |&column: &usize| {
+        let column = &relation.schema.columns[column];
+        filters.iter().find_map(|filter| {
+            let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else {
+                return None;
+            };
+            if *op != Operator::Eq {
+                return None;
+            }
+            let is_column = |e: &Expr| matches!(e, Expr::Column(c) if c.name == column.name);
+            let value = match (is_column(left), is_column(right)) {
+                (true, false) => right,
+                (false, true) => left,
+                _ => return None,
+            };
+            match value.as_ref() {
+                Expr::Literal(value, _) if value.data_type() == column.ty => {
+                    Some(KeyPart::Value(value.clone()))
+                }
+                Expr::Placeholder(placeholder) => {
+                    let ty = placeholder.field.as_ref()?.data_type();
+                    (*ty == column.ty)
+                        .then(|| param_position(placeholder).map(KeyPart::Param))
+                        .flatten()
+                }
+                _ => None,
+            }
+        })
+    };
+    relation.key.iter().map(part).collect()
 }

@@ -18,8 +18,11 @@ mod dml;
 mod error;
 mod eval;
 mod explain;
+pub mod functions;
 mod lower;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 pub use adhoc::{SelectPlan, plan_select};
 pub use catalog::{Catalog, Relation, RelationKind, SessionContext};

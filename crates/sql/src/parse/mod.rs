@@ -10,6 +10,7 @@
 //! ```
 
 mod ddl;
+pub(crate) use ddl::duplicate_column;
 mod options;
 mod session;
 pub(crate) mod types;

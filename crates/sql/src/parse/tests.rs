@@ -1,1 +1,217 @@
 //! The article's statements and one of every other kind.
+
+use expect_test::{Expect, expect};
+
+use super::parse;
+use crate::ast::{Statement, StatementKind};
+
+fn one(sql: &str) -> Statement {
+    let mut statements = parse(sql).unwrap();
+    assert_eq!(statements.len(), 1);
+    statements.remove(0)
+}
+
+fn check(sql: &str, expected: Expect) {
+    expected.assert_eq(&format!("{:#?}\n", one(sql).kind));
+}
+
+const SOURCE: &str = "CREATE SOURCE IF NOT EXISTS user_events (
+    event_timestamp TIMESTAMP,
+    user VARCHAR,
+    page VARCHAR,
+    event VARCHAR
+) WITH (
+    connector='kafka',
+    topic='test',
+    properties.bootstrap.server='your-host:your-port',
+    scan.startup.mode='latest',
+    properties.sasl.mechanism='SCRAM-SHA-256',
+    properties.security.protocol='SASL_SSL',
+    properties.sasl.username='your-username',
+    properties.sasl.password='your-password'
+) FORMAT PLAIN ENCODE JSON";
+
+const VIEW: &str = "CREATE MATERIALIZED VIEW IF NOT EXISTS events_statisics_mv AS
+SELECT event, COUNT(*)
+FROM
+    user_events
+GROUP BY event";
+
+const SINK: &str = "CREATE SINK IF NOT EXISTS redis_sink
+FROM events_statisics_mv WITH (
+    connector = 'redis',
+    primary_key = 'event',
+    redis.url= 'redis://your-username:your-password@your-host:your-host'
+) FORMAT PLAIN ENCODE TEMPLATE (
+    force_append_only='true',
+    key_format = '{event}',
+    value_format = '{count}'
+)";
+
+#[test]
+fn the_article_splits_into_its_statements() {
+    let script = format!("{SOURCE};\n\n{VIEW};\n{SINK};\nSELECT * FROM events_statisics_mv;");
+    let statements = parse(&script).unwrap();
+    let texts: Vec<&str> = statements.iter().map(|s| s.text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [SOURCE, VIEW, SINK, "SELECT * FROM events_statisics_mv"]
+    );
+}
+
+#[test]
+fn the_articles_source() {
+    check(SOURCE, expect![""]);
+    let StatementKind::CreateSource(source) = one(SOURCE).kind else {
+        panic!("no source");
+    };
+    assert_eq!(source.options.get("scan.startup.mode"), Some("latest"));
+    assert_eq!(
+        source.options.get("properties.sasl.password"),
+        Some("your-password")
+    );
+}
+
+#[test]
+fn the_articles_view() {
+    let StatementKind::CreateMaterializedView(view) = one(VIEW).kind else {
+        panic!("no view");
+    };
+    assert!(view.if_not_exists);
+    assert_eq!(view.name.to_string(), "events_statisics_mv");
+    assert_eq!(
+        view.query_text,
+        "SELECT event, COUNT(*)\nFROM\n    user_events\nGROUP BY event"
+    );
+}
+
+#[test]
+fn the_articles_sink() {
+    check(SINK, expect![""]);
+    let StatementKind::CreateSink(sink) = one(SINK).kind else {
+        panic!("no sink");
+    };
+    let options = sink.format.unwrap().options;
+    assert_eq!(options.get("key_format"), Some("{event}"));
+    assert_eq!(options.get("force_append_only"), Some("true"));
+}
+
+#[test]
+fn options_take_what_users_write() {
+    let sql = "CREATE SOURCE s WITH (a.b.c = 1, d = -2, e = TRUE, \"Quoted.Key\" = 'x', \
+               f = $$raw$$, g = E'a\\nb', ) FORMAT UPSERT ENCODE JSON (x = 'y') KEY ENCODE BYTES";
+    let StatementKind::CreateSource(source) = one(sql).kind else {
+        panic!("no source");
+    };
+    let options: Vec<(&str, &str)> = source
+        .options
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    assert_eq!(
+        options,
+        [
+            ("a.b.c", "1"),
+            ("d", "-2"),
+            ("e", "true"),
+            ("Quoted.Key", "x"),
+            ("f", "raw"),
+            ("g", "a\nb"),
+        ]
+    );
+    expect![""].assert_eq(&format!("{:?}", source.format));
+}
+
+#[test]
+fn tables() {
+    check(
+        "CREATE TABLE IF NOT EXISTS s.t (id int PRIMARY KEY, v numeric(10, 2) NOT NULL \
+         DEFAULT 1.5, st struct<a int, b varchar[]>) ON CONFLICT DO NOTHING",
+        expect![""],
+    );
+    check(
+        "CREATE TABLE t (a int, b int, PRIMARY KEY (b, a)) APPEND ONLY",
+        expect![""],
+    );
+    check(
+        "CREATE TABLE t (a int) INCLUDE key AS k INCLUDE header 'h' WITH (connector = 'kafka') \
+         FORMAT PLAIN ENCODE JSON",
+        expect![""],
+    );
+}
+
+#[test]
+fn session_statements() {
+    for (sql, expected) in [
+        ("FLUSH", expect![""]),
+        ("SHOW SOURCES", expect![""]),
+        ("SHOW MATERIALIZED VIEWS FROM public LIKE 'a%'", expect![""]),
+        ("SHOW CREATE MATERIALIZED VIEW v", expect![""]),
+        ("SHOW COLUMNS FROM s.t", expect![""]),
+        ("SHOW TIME ZONE", expect![""]),
+        ("SHOW server_version", expect![""]),
+        ("SHOW ALL", expect![""]),
+        ("DESCRIBE t", expect![""]),
+        ("SET rw_implicit_flush = true", expect![""]),
+        ("SET search_path TO a, \"B\"", expect![""]),
+        ("SET LOCAL TIME ZONE 'Europe/Moscow'", expect![""]),
+        ("SET x.y = DEFAULT", expect![""]),
+        ("RESET ALL", expect![""]),
+        ("BEGIN ISOLATION LEVEL READ COMMITTED", expect![""]),
+        ("START TRANSACTION READ ONLY", expect![""]),
+        ("COMMIT WORK", expect![""]),
+        ("ROLLBACK", expect![""]),
+        ("DISCARD ALL", expect![""]),
+        ("DEALLOCATE ALL", expect![""]),
+        (
+            "DROP MATERIALIZED VIEW IF EXISTS a, b.c CASCADE",
+            expect![""],
+        ),
+        ("ALTER TABLE a RENAME TO b", expect![""]),
+        ("CREATE SCHEMA IF NOT EXISTS x", expect![""]),
+        ("USE dev", expect![""]),
+        ("", expect![""]),
+    ] {
+        expected.assert_eq(&format!("{:?}", one(sql).kind));
+    }
+}
+
+#[test]
+fn explain_prepare_and_execute() {
+    let StatementKind::Explain(explain) = one("EXPLAIN (VERBOSE, FORMAT json) SELECT 1").kind
+    else {
+        panic!("no explain");
+    };
+    assert!(explain.verbose && !explain.analyze);
+    assert_eq!(explain.statement.text, "SELECT 1");
+    let StatementKind::Explain(explain) = one(&format!("EXPLAIN {VIEW}")).kind else {
+        panic!("no explain");
+    };
+    assert_eq!(explain.statement.text, VIEW);
+    let StatementKind::Prepare { types, .. } = one("PREPARE p (int, text) AS SELECT $1").kind
+    else {
+        panic!("no prepare");
+    };
+    assert_eq!(types.len(), 2);
+    let StatementKind::Execute { args, .. } = one("EXECUTE p (1, 'x')").kind else {
+        panic!("no execute");
+    };
+    assert_eq!(args.len(), 2);
+}
+
+#[test]
+fn comments_dollar_quotes_and_empty_statements() {
+    let sql = "-- first\n;; SELECT $$;$$ /* ; */ ; /* a /* nested */ one */ SELECT 2; -- end";
+    let statements = parse(sql).unwrap();
+    let texts: Vec<&str> = statements.iter().map(|s| s.text.as_str()).collect();
+    assert_eq!(texts, ["SELECT $$;$$", "SELECT 2"]);
+    assert_eq!(one("-- nothing").kind, StatementKind::Empty);
+}
+
+#[test]
+fn statements_keep_their_text_beyond_ascii() {
+    let sql = "SELECT 'событие' AS \"имя\"; SELECT 'ещё'";
+    let statements = parse(sql).unwrap();
+    assert_eq!(statements[0].text, "SELECT 'событие' AS \"имя\"");
+    assert_eq!(statements[1].text, "SELECT 'ещё'");
+}
