@@ -114,8 +114,8 @@ fn justify_interval(v: IntervalMonthDayNano) -> Result<IntervalMonthDayNano> {
 /// Gives `low` the sign of `high` by moving one unit, of which `low` is `size` parts.
 fn same_sign(high: i32, low: i64, size: i64) -> (i32, i64) {
     match (high, low) {
-        (1.., ..0) => (high - 1, low + size),
-        (..0, 1..) => (high + 1, low - size),
+        (h, l) if h > 0 && l < 0 => (h - 1, l + size),
+        (h, l) if h < 0 && l > 0 => (h + 1, l - size),
         _ => (high, low),
     }
 }

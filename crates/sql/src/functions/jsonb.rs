@@ -178,11 +178,7 @@ fn exists(json: &Json, key: &str) -> bool {
     }
 }
 
-fn exists_many(
-    name: &str,
-    symbol: &'static str,
-    fold: fn(&[bool]) -> bool,
-) -> Function {
+fn exists_many(name: &str, symbol: &'static str, fold: fn(&[bool]) -> bool) -> Function {
     let eval = move |args: &Args| {
         let json = args.columns[0].reader::<Jsonb>()?;
         let values = (0..args.rows).map(|row| {

@@ -11,17 +11,30 @@
 //! themselves, DataFusion's own coercions never apply. And no type leaves that is not in
 //! [`ruslo_repr::schema`]'s table.
 
+mod aggregate;
 mod arith;
+mod array;
 pub mod cast;
 mod coerce;
+mod conditional;
+mod datetime;
 mod datetime_arith;
+mod datetime_pattern;
+mod digest;
+mod extract;
 mod interval;
 mod jsonb;
+mod jsonb_build;
 mod key;
 mod math;
 mod numeric;
 mod overload;
+mod pg_info;
 mod planner;
+mod regex;
+mod string;
+mod string_format;
+mod to_char;
 mod types;
 
 use std::collections::HashMap;
@@ -58,15 +71,34 @@ impl Registry {
         };
         let ours = [
             arith::functions(),
+            array::functions(),
+            conditional::functions(),
+            datetime::functions(),
+            extract::functions(),
             interval::functions(),
             jsonb::functions(),
+            jsonb_build::functions(),
             math::functions(),
+            pg_info::functions(),
+            regex::functions(),
+            string::functions(),
+            to_char::functions(),
             vec![key::function()],
         ];
         for function in ours.into_iter().flatten() {
             registry.add_scalar(function.udf());
         }
+        for function in aggregate::functions() {
+            registry.add_aggregate(function);
+        }
         registry
+    }
+
+    fn add_aggregate(&mut self, udaf: Arc<AggregateUDF>) {
+        for alias in udaf.aliases() {
+            self.aggregates.insert(alias.clone(), udaf.clone());
+        }
+        self.aggregates.insert(udaf.name().to_string(), udaf);
     }
 
     fn add_scalar(&mut self, udf: Arc<ScalarUDF>) {

@@ -8,7 +8,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::config::ConfigOptions;
@@ -103,17 +102,6 @@ impl Function {
 
     pub(super) fn alias(mut self, alias: &str) -> Self {
         self.aliases.push(alias.to_string());
-        self
-    }
-
-    /// The result depends on settings of the session, but not on the row.
-    pub(super) fn stable(mut self) -> Self {
-        self.signature = Signature::user_defined(Volatility::Stable);
-        self
-    }
-
-    pub(super) fn volatile(mut self) -> Self {
-        self.signature = Signature::user_defined(Volatility::Volatile);
         self
     }
 
@@ -411,21 +399,6 @@ fn column_of(value: &ColumnarValue) -> Result<Column> {
             constant: true,
         },
     })
-}
-
-impl Args {
-    /// An argument with a value for every row, also if it is constant.
-    pub(super) fn full(&self, i: usize) -> Result<ArrayRef> {
-        let column = &self.columns[i];
-        if !column.constant || self.rows == 1 {
-            return Ok(column.array.clone());
-        }
-        let one = column.array.as_ref();
-        match self.rows {
-            0 => Ok(one.slice(0, 0)),
-            rows => Ok(concat(&vec![one; rows])?),
-        }
-    }
 }
 
 // Functions are equal when their names are: the registry has one function to a name.

@@ -7,7 +7,6 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use ruslo_repr::Error;
-use ruslo_repr::schema::{INTERVAL, JSONB};
 
 use super::cast::cast;
 use super::coerce::{common_type_of, compare, is_unknown};
@@ -127,14 +126,4 @@ impl ExprPlanner for OperatorPlanner {
     fn plan_overlay(&self, args: Vec<Expr>) -> DfResult<PlannerResult<Vec<Expr>>> {
         call("overlay", args).map(PlannerResult::Planned)
     }
-}
-
-/// Types whose unary minus is ours.
-pub(super) fn negatable(ty: &DataType) -> bool {
-    super::coerce::is_number(ty) || *ty == INTERVAL
-}
-
-/// Whether LIKE and regular expressions take this type as it is.
-pub(super) fn is_text(ty: &DataType) -> bool {
-    matches!(ty, DataType::Utf8 | DataType::Null) && *ty != JSONB
 }

@@ -115,8 +115,8 @@ fn to_text(array: &ArrayRef, style: &TextStyle) -> Result<ArrayRef> {
 
 fn cast_number(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     use DataType::{
-        Boolean, Decimal128, Decimal256, FixedSizeBinary, Float32, Float64, Int16, Int32, Int64, UInt64,
-        Utf8View,
+        Boolean, Decimal128, Decimal256, FixedSizeBinary, Float32, Float64, Int16, Int32, Int64,
+        UInt64, Utf8View,
     };
     match (array.data_type(), to) {
         (FixedSizeBinary(16), Int16) => {

@@ -1,0 +1,331 @@
+//! Aggregates whose result types or values differ from DataFusion's own.
+//!
+//! An aggregate is a [`Fold`]: it takes rows in, may take them out again (for sliding window
+//! frames), and shows its result and its state at any time. DISTINCT is a fold around another.
+
+mod collect;
+mod extremum;
+mod sum;
+mod variance;
+
+use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::cast::AsArray;
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::ScalarValue;
+use datafusion::common::utils::SingleRowListArrayBuilder;
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
+};
+use ruslo_repr::schema::type_name;
+use ruslo_repr::text::TextStyle;
+use ruslo_repr::{Error, ErrorKind, Result};
+
+use super::key::key_array;
+use super::overload::to_df;
+
+pub(super) fn functions() -> Vec<Arc<AggregateUDF>> {
+    let all = [
+        sum::functions(),
+        extremum::functions(),
+        variance::functions(),
+        collect::functions(),
+    ];
+    all.into_iter()
+        .flatten()
+        .map(|f| Arc::new(AggregateUDF::new_from_impl(f)))
+        .collect()
+}
+
+/// The running value of an aggregate over one group.
+trait Fold: Debug + Send + Sync {
+    /// Takes rows in; the columns are the arguments.
+    fn add(&mut self, columns: &[ArrayRef]) -> Result<()>;
+
+    /// Takes rows out that were taken in before.
+    fn remove(&mut self, _columns: &[ArrayRef]) -> Result<()> {
+        Err(Error::internal("this aggregate cannot take rows back"))
+    }
+
+    fn can_remove(&self) -> bool {
+        false
+    }
+
+    fn result(&mut self) -> Result<ScalarValue>;
+
+    /// Values from which another fold can go on, always of the same types.
+    fn state(&mut self) -> Result<Vec<ScalarValue>>;
+
+    /// Takes in states of others, a column for each value of [`Fold::state`].
+    fn merge(&mut self, states: &[ArrayRef]) -> Result<()>;
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+}
+
+/// The result's type from the argument types, or `None` if there is no such aggregate.
+type Typing = fn(&[DataType]) -> Option<DataType>;
+type Start = fn(&[DataType]) -> Result<Box<dyn Fold>>;
+
+/// An aggregate of ours.
+struct Aggregate {
+    name: &'static str,
+    aliases: Vec<String>,
+    signature: Signature,
+    typing: Typing,
+    start: Start,
+    ordered: bool,
+}
+
+impl Aggregate {
+    fn new(name: &'static str, typing: Typing, start: Start) -> Self {
+        Aggregate {
+            name,
+            aliases: vec![],
+            signature: Signature::user_defined(Volatility::Immutable),
+            typing,
+            start,
+            ordered: false,
+        }
+    }
+
+    fn alias(mut self, alias: &str) -> Self {
+        self.aliases.push(alias.to_string());
+        self
+    }
+
+    /// The result depends on the order of rows.
+    fn ordered(mut self) -> Self {
+        self.ordered = true;
+        self
+    }
+
+    fn fold(&self, types: &[DataType], distinct: bool) -> Result<Box<dyn Fold>> {
+        let inner = (self.start)(types)?;
+        match distinct {
+            true => Ok(Box::new(Distinct::new(types, inner)?)),
+            false => Ok(inner),
+        }
+    }
+}
+
+impl AggregateUDFImpl for Aggregate {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> DfResult<Vec<DataType>> {
+        Ok(arg_types.to_vec())
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> DfResult<DataType> {
+        (self.typing)(arg_types).ok_or_else(|| {
+            let types: Vec<String> = arg_types.iter().map(type_name).collect();
+            let message = format!(
+                "function {}({}) does not exist",
+                self.name,
+                types.join(", ")
+            );
+            let error = Error::new(ErrorKind::UndefinedFunction, message);
+            to_df(error.with_hint(
+                "No function matches the given name and argument types. \
+                 You might need to add explicit type casts.",
+            ))
+        })
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn Accumulator>> {
+        let types = args.expr_fields.iter().map(|f| f.data_type().clone());
+        let types: Vec<_> = types.collect();
+        let fold = self.fold(&types, args.is_distinct).map_err(to_df)?;
+        Ok(Box::new(Running { fold }))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> DfResult<Vec<FieldRef>> {
+        let types = args.input_fields.iter().map(|f| f.data_type().clone());
+        let types: Vec<_> = types.collect();
+        let mut fold = self.fold(&types, args.is_distinct).map_err(to_df)?;
+        let state = fold.state().map_err(to_df)?;
+        let fields = state.iter().enumerate().map(|(i, value)| {
+            let name = format_state_name(args.name, &format!("state{i}"));
+            Arc::new(Field::new(name, value.data_type(), true))
+        });
+        Ok(fields.chain(args.ordering_fields.to_vec()).collect())
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        match self.ordered {
+            true => AggregateOrderSensitivity::HardRequirement,
+            false => AggregateOrderSensitivity::Insensitive,
+        }
+    }
+}
+
+// Aggregates are equal when their names are: the registry has one to a name.
+impl PartialEq for Aggregate {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Aggregate {}
+
+impl Hash for Aggregate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl Debug for Aggregate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A fold as DataFusion drives it.
+#[derive(Debug)]
+struct Running {
+    fold: Box<dyn Fold>,
+}
+
+impl Accumulator for Running {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> DfResult<()> {
+        self.fold.add(values).map_err(to_df)
+    }
+
+    fn evaluate(&mut self) -> DfResult<ScalarValue> {
+        self.fold.result().map_err(to_df)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.fold.size()
+    }
+
+    fn state(&mut self) -> DfResult<Vec<ScalarValue>> {
+        self.fold.state().map_err(to_df)
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> DfResult<()> {
+        self.fold.merge(states).map_err(to_df)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> DfResult<()> {
+        self.fold.remove(values).map_err(to_df)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.fold.can_remove()
+    }
+}
+
+/// Hands each distinct combination of arguments on once, in the order of first appearance.
+#[derive(Debug)]
+struct Distinct {
+    converter: RowConverter,
+    seen: std::collections::HashSet<Vec<u8>>,
+    /// What was handed on, per argument, to be the state.
+    kept: Vec<Vec<ArrayRef>>,
+    types: Vec<DataType>,
+    inner: Box<dyn Fold>,
+}
+
+impl Distinct {
+    fn new(types: &[DataType], inner: Box<dyn Fold>) -> Result<Self> {
+        let fields = types.iter().cloned().map(SortField::new).collect();
+        Ok(Distinct {
+            converter: RowConverter::new(fields)?,
+            seen: Default::default(),
+            kept: vec![vec![]; types.len()],
+            types: types.to_vec(),
+            inner,
+        })
+    }
+}
+
+impl Fold for Distinct {
+    fn add(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        let keys = columns.iter().map(key_array).collect::<Result<Vec<_>>>()?;
+        let rows = self.converter.convert_columns(&keys)?;
+        let fresh = rows.iter().enumerate();
+        let fresh = fresh.filter(|(_, row)| self.seen.insert(row.data().to_vec()));
+        let fresh: Vec<u64> = fresh.map(|(i, _)| i as u64).collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let fresh = arrow::array::UInt64Array::from(fresh);
+        let picked = columns.iter().map(|c| take(c, &fresh, None));
+        let picked = picked.collect::<Result<Vec<_>, _>>()?;
+        for (kept, column) in self.kept.iter_mut().zip(&picked) {
+            kept.push(column.clone());
+        }
+        self.inner.add(&picked)
+    }
+
+    fn result(&mut self) -> Result<ScalarValue> {
+        self.inner.result()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let columns = self.kept.iter().zip(&self.types).map(|(kept, ty)| {
+            let parts: Vec<&dyn Array> = kept.iter().map(|c| c.as_ref()).collect();
+            let values = match parts.as_slice() {
+                [] => arrow::array::new_empty_array(ty),
+                parts => arrow::compute::concat(parts)?,
+            };
+            Ok(SingleRowListArrayBuilder::new(values).build_list_scalar())
+        });
+        columns.collect()
+    }
+
+    fn merge(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let Some(first) = states.first() else {
+            return Ok(());
+        };
+        for row in 0..first.len() {
+            let columns = states.iter().map(|lists| {
+                let list = lists.as_list_opt::<i32>();
+                let list = list.ok_or_else(|| Error::internal("a state is not a list"))?;
+                Ok(list.value(row))
+            });
+            self.add(&columns.collect::<Result<Vec<_>>>()?)?;
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        let rows: usize = self.seen.iter().map(|row| row.capacity() + 32).sum();
+        let kept = self
+            .kept
+            .iter()
+            .flatten()
+            .map(|c| c.get_array_memory_size());
+        rows + kept.sum::<usize>() + self.inner.size()
+    }
+}
+
+/// The one value of an array of length one.
+fn scalar_of(array: &ArrayRef) -> Result<ScalarValue> {
+    ScalarValue::try_from_array(array, 0).map_err(|error| Error::internal(error.to_string()))
+}
+
+/// Aggregates run apart from a session: texts in them are in UTC.
+fn style() -> TextStyle {
+    TextStyle::default()
+}

@@ -1,0 +1,90 @@
+//! `min` and `max` over every type, by the order of key forms.
+
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::DataType;
+use arrow::row::{OwnedRow, RowConverter, SortField};
+use datafusion::common::ScalarValue;
+use ruslo_repr::{Error, Result};
+
+use super::super::key::key_array;
+use super::{Aggregate, Fold, scalar_of};
+
+pub(super) fn functions() -> Vec<Aggregate> {
+    let same = |types: &[DataType]| match types {
+        [DataType::Boolean] => None,
+        [DataType::Null] => Some(DataType::Utf8),
+        [ty] => Some(ty.clone()),
+        _ => None,
+    };
+    vec![
+        Aggregate::new("min", same, |types| start(types, false)),
+        Aggregate::new("max", same, |types| start(types, true)),
+    ]
+}
+
+fn start(types: &[DataType], largest: bool) -> Result<Box<dyn Fold>> {
+    let ty = types
+        .first()
+        .ok_or_else(|| Error::internal("min and max take an argument"))?;
+    let empty = ScalarValue::try_from(ty).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(Box::new(Extremum {
+        converter: RowConverter::new(vec![SortField::new(ty.clone())])?,
+        best: None,
+        value: empty,
+        largest,
+    }))
+}
+
+#[derive(Debug)]
+struct Extremum {
+    converter: RowConverter,
+    /// The key of `value`, once there is one.
+    best: Option<OwnedRow>,
+    value: ScalarValue,
+    largest: bool,
+}
+
+impl Fold for Extremum {
+    fn add(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        let column = &columns[0];
+        if matches!(column.data_type(), DataType::Null) {
+            return Ok(());
+        }
+        let rows = self.converter.convert_columns(&[key_array(column)?])?;
+        let known = (0..column.len()).filter(|i| column.is_valid(*i));
+        let best = match self.largest {
+            true => known.max_by_key(|i| rows.row(*i)),
+            false => known.min_by_key(|i| rows.row(*i)),
+        };
+        let Some(best) = best else {
+            return Ok(());
+        };
+        let row = rows.row(best);
+        let better = match &self.best {
+            None => true,
+            Some(old) if self.largest => row > old.row(),
+            Some(old) => row < old.row(),
+        };
+        if better {
+            self.best = Some(row.owned());
+            self.value = scalar_of(&column.slice(best, 1))?;
+        }
+        Ok(())
+    }
+
+    fn result(&mut self) -> Result<ScalarValue> {
+        Ok(self.value.clone())
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.value.clone()])
+    }
+
+    fn merge(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.add(states)
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.converter.size() + self.value.size()
+    }
+}
