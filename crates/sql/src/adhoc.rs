@@ -14,6 +14,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::TableScan;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
@@ -43,6 +44,22 @@ enum KeyPart {
     Value(ScalarValue),
     /// The parameter at this position, counted from zero.
     Param(usize),
+}
+
+/// DataFusion's state for one-time queries: one partition, nothing registered, and no analysis,
+/// because plans come here bound.
+pub(crate) fn base_state() -> &'static SessionState {
+    static BASE: OnceLock<SessionState> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let config = SessionConfig::new()
+            .with_target_partitions(1)
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(false);
+        SessionStateBuilder::new()
+            .with_config(config)
+            .with_analyzer_rules(vec![])
+            .build()
+    })
 }
 
 impl std::fmt::Debug for SelectPlan {
@@ -138,18 +155,7 @@ impl SelectPlan {
     }
 
     fn state(&self) -> SessionState {
-        static BASE: OnceLock<SessionState> = OnceLock::new();
-        let base = BASE.get_or_init(|| {
-            let config = SessionConfig::new()
-                .with_target_partitions(1)
-                .with_create_default_catalog_and_schema(false)
-                .with_information_schema(false);
-            SessionStateBuilder::new()
-                .with_config(config)
-                .with_analyzer_rules(vec![])
-                .build()
-        });
-        let mut state = base.clone();
+        let mut state = base_state().clone();
         let options = state.config_mut().options_mut();
         options.execution.time_zone = Some(self.time_zone.clone());
         state
@@ -172,20 +178,25 @@ impl SelectPlan {
             ScalarValue::try_from_array(&param, 0).map_err(from_df)
         });
         let values = values.collect::<Result<Vec<_>>>()?;
+        let value_of = |expr: Expr| {
+            let Expr::Placeholder(placeholder) = &expr else {
+                return Ok(Transformed::no(expr));
+            };
+            let value = param_position(placeholder).and_then(|i| values.get(i));
+            let value = value.ok_or_else(|| {
+                let message = format!("there is no parameter {}", placeholder.id);
+                to_df(Error::new(ErrorKind::InvalidParameter, message))
+            })?;
+            Ok(Transformed::yes(Expr::Literal(value.clone(), None)))
+        };
         let filled = plan.transform_up_with_subqueries(|node| {
-            node.map_expressions(|expr| {
-                expr.transform_up(|expr| match &expr {
-                    Expr::Placeholder(placeholder) => {
-                        let value = param_position(placeholder).and_then(|i| values.get(i));
-                        let value = value.ok_or_else(|| {
-                            let message = format!("there is no parameter {}", placeholder.id);
-                            to_df(Error::new(ErrorKind::InvalidParameter, message))
-                        })?;
-                        Ok(Transformed::yes(Expr::Literal(value.clone(), None)))
-                    }
-                    _ => Ok(Transformed::no(expr)),
-                })
-            })
+            let names = NamePreserver::new(&node);
+            let filled = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let filled = expr.transform_up(value_of)?;
+                Ok(filled.update_data(|expr| name.restore(expr)))
+            })?;
+            filled.map_data(LogicalPlan::recompute_schema)
         });
         Ok(filled.map_err(from_df)?.data)
     }

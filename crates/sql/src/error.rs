@@ -58,7 +58,24 @@ fn from_shared(error: &DataFusionError) -> Error {
 
 fn from_schema(error: SchemaError) -> Error {
     match error {
-        SchemaError::FieldNotFound { field, .. } => {
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } => {
+            let known = |relation| {
+                valid_fields
+                    .iter()
+                    .any(|f| f.relation.as_ref() == Some(relation))
+            };
+            if let Some(relation) = &field.relation
+                && !known(relation)
+            {
+                let message = format!(
+                    "missing FROM-clause entry for table \"{}\"",
+                    relation.table()
+                );
+                return Error::new(ErrorKind::UndefinedTable, message);
+            }
             let name = match &field.relation {
                 Some(relation) => format!("{}.{}", relation.table(), field.name),
                 None => format!("\"{}\"", field.name),

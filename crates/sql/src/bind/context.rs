@@ -18,7 +18,7 @@ use ruslo_repr::{Error, ErrorKind, Result};
 
 use super::literals::PostgresTypes;
 use super::registry::{Functions, functions};
-use super::{Purpose, bind_query, typed};
+use super::{Purpose, bind_query, table_function, typed};
 use crate::catalog::{Catalog, Relation, RelationKind, SessionContext};
 use crate::error::{from_df, to_df};
 use crate::parse::parse_query;
@@ -123,6 +123,14 @@ impl<'a> Context<'a> {
 impl ContextProvider for Context<'_> {
     fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
         self.relation_source(&name).map_err(to_df)
+    }
+
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> DfResult<Arc<dyn TableSource>> {
+        table_function::source(name, args, self.purpose).map_err(to_df)
     }
 
     fn create_cte_work_table(

@@ -11,6 +11,7 @@ mod literals;
 pub(crate) mod names;
 pub(crate) mod registry;
 pub(crate) mod rewrite;
+mod table_function;
 mod typed;
 mod typing;
 
@@ -66,8 +67,8 @@ pub(crate) fn bind(
 ) -> Result<Bound> {
     let context = Context::new(catalog, session, purpose);
     let plan = bind_query(query, &context, hints)?;
-    let mut plan = canonical_output(plan)?;
-    let params = settle_params(&mut plan, hints)?;
+    let (plan, params) = settle_params(plan, hints)?;
+    let plan = canonical_output(plan)?;
     let fields = plan.schema().fields().iter();
     let columns = fields.map(|f| (names::shown(f.name()).to_string(), f.data_type().clone()));
     Ok(Bound {
@@ -170,10 +171,13 @@ fn canonical_output(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 /// Fixes the types of parameters: the hint, else what the context asked for, else text.
-fn settle_params(plan: &mut LogicalPlan, hints: &[Option<DataType>]) -> Result<Vec<DataType>> {
+fn settle_params(
+    plan: LogicalPlan,
+    hints: &[Option<DataType>],
+) -> Result<(LogicalPlan, Vec<DataType>)> {
     let found = plan.get_parameter_types().map_err(from_df)?;
     if found.is_empty() && hints.is_empty() {
-        return Ok(vec![]);
+        return Ok((plan, vec![]));
     }
     let mut types: BTreeMap<usize, DataType> = BTreeMap::new();
     for (id, ty) in found {
@@ -195,11 +199,12 @@ fn settle_params(plan: &mut LogicalPlan, hints: &[Option<DataType>]) -> Result<V
             .unwrap_or(DataType::Utf8)
     });
     let all: Vec<DataType> = all.collect();
-    let typed = std::mem::take(plan).transform_up_with_subqueries(|node| {
-        node.map_expressions(|expr| expr.transform_up(|e| Ok(with_param_type(e, &all))))
+    let typed = plan.transform_up_with_subqueries(|node| {
+        let typed =
+            node.map_expressions(|expr| expr.transform_up(|e| Ok(with_param_type(e, &all))))?;
+        typed.map_data(LogicalPlan::recompute_schema)
     });
-    *plan = typed.map_err(from_df)?.data;
-    Ok(all)
+    Ok((typed.map_err(from_df)?.data, all))
 }
 
 fn with_param_type(expr: Expr, types: &[DataType]) -> Transformed<Expr> {

@@ -107,19 +107,22 @@ impl VisitorMut for Rewriter<'_> {
         }
         match &mut query.limit_clause {
             Some(sql::LimitClause::LimitOffset { limit, offset, .. }) => {
-                limit.iter_mut().for_each(keep_number);
+                limit.iter_mut().for_each(row_count);
                 offset
                     .iter_mut()
-                    .for_each(|offset| keep_number(&mut offset.value));
+                    .for_each(|offset| row_count(&mut offset.value));
             }
             Some(sql::LimitClause::OffsetCommaLimit { offset, limit }) => {
-                keep_number(offset);
-                keep_number(limit);
+                row_count(offset);
+                row_count(limit);
             }
             None => {}
         }
         // FOR UPDATE and its like change nothing here: reads never wait for writes.
         query.locks.clear();
+        if let sql::SetExpr::Values(values) = query.body.as_mut() {
+            widen_numbers(values);
+        }
         flow(check_set_operations(&query.body))
     }
 
@@ -179,6 +182,10 @@ impl Rewriter<'_> {
                 }
             }
             sql::Expr::Interval(interval) => *expr = interval_cast(interval)?,
+            sql::Expr::UnaryOp {
+                op: sql::UnaryOperator::Minus,
+                expr: operand,
+            } => *expr = call("op_negate", vec![(**operand).clone()]),
             sql::Expr::Case { .. } => rewrite_case(expr),
             sql::Expr::AtTimeZone {
                 timestamp,
@@ -288,6 +295,55 @@ fn keep_number(expr: &mut sql::Expr) {
         && let sql::Value::Number(_, long) = &mut value.value
     {
         *long = true;
+    }
+}
+
+/// A count in LIMIT or OFFSET: a parameter there is a bigint.
+fn row_count(expr: &mut sql::Expr) {
+    keep_number(expr);
+    if let sql::Expr::Value(value) = expr
+        && matches!(value.value, sql::Value::Placeholder(_))
+    {
+        *expr = cast(expr.clone(), &DataType::Int64);
+    }
+}
+
+/// In a column of VALUES where one number has a fraction, the integers become numeric too.
+fn widen_numbers(values: &mut sql::Values) {
+    let width = values
+        .rows
+        .iter()
+        .map(|row| row.content.len())
+        .max()
+        .unwrap_or(0);
+    for column in 0..width {
+        let mut cells: Vec<&mut sql::Expr> = values
+            .rows
+            .iter_mut()
+            .filter_map(|row| row.content.get_mut(column))
+            .collect();
+        let fraction = |cell: &sql::Expr| {
+            signed_digits(cell).is_some_and(|digits| digits.parse::<i64>().is_err())
+        };
+        if !cells.iter().any(|cell| fraction(cell)) {
+            continue;
+        }
+        for cell in &mut cells {
+            if let Some(digits) = signed_digits(cell) {
+                **cell = cast(string(digits), &ruslo_repr::schema::NUMERIC);
+            }
+        }
+    }
+}
+
+/// A number as written, with the minus before it.
+fn signed_digits(expr: &sql::Expr) -> Option<String> {
+    match expr {
+        sql::Expr::UnaryOp {
+            op: sql::UnaryOperator::Minus,
+            expr,
+        } => digits(expr).map(|digits| format!("-{digits}")),
+        expr => digits(expr),
     }
 }
 

@@ -18,12 +18,10 @@ use crate::error::to_df;
 
 pub(super) const CASE: &str = "__case";
 pub(super) const COALESCE: &str = "coalesce";
-pub(super) const GREATEST: &str = "greatest";
-pub(super) const LEAST: &str = "least";
 
 /// The stand-in for this name, if it is one.
 pub(super) fn stand_in(name: &str) -> Option<Arc<ScalarUDF>> {
-    let known = [CASE, COALESCE, GREATEST, LEAST];
+    let known = [CASE, COALESCE];
     let name = known.into_iter().find(|known| *known == name)?;
     Some(Arc::new(ScalarUDF::new_from_impl(StandIn {
         name,

@@ -401,14 +401,20 @@ fn settle_union(union: Union) -> DfResult<LogicalPlan> {
         let values: Vec<_> = values.collect();
         types.push(common_type_of(&values, "UNION").map_err(to_df)?);
     }
-    let names = inputs[0].schema().columns();
     for input in &mut inputs {
         let schema = input.schema().clone();
-        let columns = schema.columns();
+        let fits = schema
+            .fields()
+            .iter()
+            .zip(&types)
+            .all(|(f, ty)| f.data_type() == ty);
+        if fits {
+            continue;
+        }
         let mut exprs = vec![];
-        for ((column, ty), name) in columns.into_iter().zip(&types).zip(&names) {
-            let expr = cast_to(Expr::Column(column), ty, &schema)?;
-            exprs.push(expr.alias(&name.name));
+        for (column, ty) in schema.columns().into_iter().zip(&types) {
+            let expr = cast_to(Expr::Column(column.clone()), ty, &schema)?;
+            exprs.push(expr.alias_qualified(column.relation, column.name));
         }
         let plan = std::mem::take(input);
         *input = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;

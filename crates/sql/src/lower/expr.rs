@@ -62,7 +62,7 @@ pub(super) fn physical(expr: &DfExpr, schema: &DFSchema) -> Result<Arc<dyn Physi
 }
 
 /// A physical expression as bytes that mean the same in any process.
-pub(crate) fn encode_expr(expr: &Arc<dyn PhysicalExpr>) -> Result<Vec<u8>> {
+fn encode_expr(expr: &Arc<dyn PhysicalExpr>) -> Result<Vec<u8>> {
     let node = serialize_physical_expr(expr, &Codec).map_err(from_df)?;
     Ok(node.encode_to_vec())
 }

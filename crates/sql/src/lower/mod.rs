@@ -31,9 +31,8 @@ use crate::ast::Query;
 use crate::bind::{Purpose, RelationSource, bind, canonical, names};
 use crate::catalog::{Catalog, RelationKind, SessionContext};
 use crate::error::from_df;
+pub(crate) use expr::decode_expr;
 use expr::{column, lower_expr, renamed};
-pub(crate) use expr::{decode_expr, encode_expr};
-pub(crate) use optimizer::check_volatile;
 
 /// How a view is computed, and what is known of its rows.
 #[derive(Clone, Debug)]

@@ -93,7 +93,7 @@ fn gives_one_row(plan: &LogicalPlan) -> bool {
 }
 
 /// A view's expressions must give the same for the same input, whenever they are computed.
-pub(crate) fn check_volatile(plan: &LogicalPlan) -> Result<()> {
+pub(super) fn check_volatile(plan: &LogicalPlan) -> Result<()> {
     let check = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| match expr {
