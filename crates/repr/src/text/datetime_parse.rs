@@ -81,18 +81,28 @@ struct Read {
 enum Fault {
     Syntax,
     Range,
+    Zone(String),
 }
 
 fn read(text: &str, ty: &str) -> Result<Read> {
     if let Some(read) = read_iso(text.as_bytes()) {
         return Ok(read);
     }
-    let fields = Fields::default().read(text);
+    let fields = Fields {
+        // A time alone may be written as hhmmss; anywhere else that is a date.
+        time_follows: ty == "time",
+        ..Fields::default()
+    };
+    let fields = fields.read(text);
     fields
         .and_then(Fields::finish)
         .map_err(|fault| match fault {
             Fault::Syntax => invalid(text, ty),
             Fault::Range => out_of_range(text),
+            Fault::Zone(name) => {
+                let message = format!("time zone \"{name}\" not recognized");
+                Error::new(ErrorKind::InvalidParameter, message)
+            }
         })
 }
 
@@ -271,13 +281,12 @@ impl Fields {
         }
     }
 
-    /// `hhmm` or `hhmmss` with a fraction, or an hour alone in front of AM or PM.
+    /// `hhmm`, or `hhmmss` with a fraction.
     fn take_packed_clock(&mut self, token: &str) -> Step {
         let (digits, fraction) = token.split_once('.').unwrap_or((token, ""));
         match digits.len() {
             6 => self.set_time(&digits[..2], &digits[2..4], &digits[4..], fraction),
             4 if fraction.is_empty() => self.set_time(&digits[..2], &digits[2..], "0", ""),
-            1 | 2 if fraction.is_empty() => self.set_time(digits, "0", "0", ""),
             _ => Err(Fault::Syntax),
         }
     }
@@ -302,7 +311,7 @@ impl Fields {
     fn take_word(&mut self, token: &str) -> Step {
         let lower = token.to_ascii_lowercase();
         match lower.as_str() {
-            "t" if !self.time_follows => self.time_follows = true,
+            "t" if self.time.is_none() => self.time_follows = true,
             "am" | "pm" if self.time.is_some() => self.afternoon = Some(lower == "pm"),
             "ad" => {}
             "bc" => self.before_christ = true,
@@ -319,7 +328,10 @@ impl Fields {
                 if is_weekday(&lower) {
                     return Ok(());
                 }
-                let zone = Zone::parse(token).ok_or(Fault::Syntax)?;
+                let zone = Zone::parse(token).ok_or_else(|| match token.contains('/') {
+                    true => Fault::Zone(token.to_string()),
+                    false => Fault::Syntax,
+                })?;
                 if self.zone.replace(zone).is_some() {
                     return Err(Fault::Syntax);
                 }

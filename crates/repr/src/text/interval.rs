@@ -93,7 +93,8 @@ struct Sum {
     months: f64,
     days: f64,
     nanos: i128,
-    parts: usize,
+    /// The units seen so far, none of which may come twice.
+    seen: Vec<Unit>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -142,8 +143,12 @@ impl Amount {
 }
 
 impl Sum {
-    fn add(&mut self, amount: Amount, unit: Unit) {
-        self.parts += 1;
+    /// `None` if the unit was there before.
+    fn add(&mut self, amount: Amount, unit: Unit) -> Option<()> {
+        if self.seen.contains(&unit) {
+            return None;
+        }
+        self.seen.push(unit);
         let value = amount.whole as f64 + amount.fraction;
         match unit {
             // A fraction of a year is rounded to whole months, one of a month flows into days.
@@ -165,6 +170,7 @@ impl Sum {
                 self.add_time(amount.fraction * size as f64);
             }
         }
+        Some(())
     }
 
     fn add_days(&mut self, days: f64) {
@@ -201,14 +207,14 @@ fn read_words(text: &str, sum: &mut Sum) -> Option<()> {
     for token in tokens {
         if token.contains(':') {
             if let Some(days) = pending.take() {
-                sum.add(days, Unit::Days(1.0));
+                sum.add(days, Unit::Days(1.0))?;
             }
             read_clock(token, sum)?;
         } else if let Some((years, months)) = year_month(token) {
-            sum.add(years, Unit::Months(12.0));
-            sum.add(months, Unit::Months(1.0));
+            sum.add(years, Unit::Months(12.0))?;
+            sum.add(months, Unit::Months(1.0))?;
         } else if token.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            sum.add(pending.take()?, unit(token)?);
+            sum.add(pending.take()?, unit(token)?)?;
         } else {
             // A number behind a number: `1 2:03` has days first, else the first lacks a unit.
             if pending.replace(Amount::parse(token)?).is_some() {
@@ -217,12 +223,12 @@ fn read_words(text: &str, sum: &mut Sum) -> Option<()> {
         }
     }
     if let Some(seconds) = pending {
-        sum.add(seconds, Unit::Time(SECOND_NS as i64));
+        sum.add(seconds, Unit::Time(SECOND_NS as i64))?;
     }
     if ago {
         (sum.months, sum.days, sum.nanos) = (-sum.months, -sum.days, -sum.nanos);
     }
-    (sum.parts > 0).then_some(())
+    (!sum.seen.is_empty()).then_some(())
 }
 
 /// Cuts `1day-2:03` into numbers, words and clocks; `@` and white space separate.
@@ -279,10 +285,9 @@ fn read_clock(token: &str, sum: &mut Sum) -> Option<()> {
     if !whole || m.whole.abs() > 59 || s.whole.abs() > 60 {
         return None;
     }
-    sum.add(h, Unit::Time(3600 * second));
-    sum.add(m, Unit::Time(60 * second));
-    sum.add(s, Unit::Time(second));
-    Some(())
+    sum.add(h, Unit::Time(3600 * second))?;
+    sum.add(m, Unit::Time(60 * second))?;
+    sum.add(s, Unit::Time(second))
 }
 
 fn unit(word: &str) -> Option<Unit> {
@@ -332,8 +337,8 @@ fn read_iso(text: &str, sum: &mut Sum) -> Option<()> {
             ("s", true) => Unit::Time(SECOND_NS as i64),
             _ => return None,
         };
-        sum.add(amount, unit);
+        sum.add(amount, unit)?;
         rest = &rest[len + 1..];
     }
-    (sum.parts > 0).then_some(())
+    (!sum.seen.is_empty()).then_some(())
 }

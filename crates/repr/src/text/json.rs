@@ -14,6 +14,9 @@ const MAX_DEPTH: usize = 200;
 /// Most digits a number may take when its exponent is written out.
 const MAX_DIGITS: usize = 1000;
 
+/// Why a string with this character is refused: PostgreSQL's texts have none.
+const NUL_CHARACTER: &str = "\\u0000 cannot be converted to text.";
+
 /// A JSON value. Objects keep the canonical order of keys.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
@@ -40,8 +43,11 @@ impl Json {
             Some(_) => Err(parser.unexpected()),
         });
         parsed.map_err(|detail| {
-            let error = Error::new(ErrorKind::InvalidText, "invalid input syntax for type json");
-            error.with_detail(detail)
+            let message = match detail == NUL_CHARACTER {
+                true => "unsupported Unicode escape sequence",
+                false => "invalid input syntax for type json",
+            };
+            Error::new(ErrorKind::InvalidText, message).with_detail(detail)
         })
     }
 
@@ -347,7 +353,7 @@ impl Parser<'_> {
                 .map_err(|_| "An escape sequence is not valid.".to_string())?,
         };
         match text.contains('\0') {
-            true => Err("\\u0000 cannot be converted to text.".to_string()),
+            true => Err(NUL_CHARACTER.to_string()),
             false => Ok(text),
         }
     }
