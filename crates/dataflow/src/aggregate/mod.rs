@@ -11,6 +11,7 @@
 //!   … of floats         non-null count, NaN, +∞, -∞, 64 × bin
 //! ```
 
+mod extremes;
 mod finish;
 pub(crate) mod float;
 pub(crate) mod numeric;
@@ -26,6 +27,7 @@ use ruslo_repr::{Aggregate, AggregateFunction, Diff, Error, Result};
 
 use crate::block::{Block, Stamps, is_true};
 
+pub(crate) use extremes::Extremes;
 pub(crate) use sums::Sums;
 
 /// The count of non-NULL arguments, first in every accumulator.
@@ -174,6 +176,14 @@ impl AddUp {
     /// Whether the row count of a group is all there is to know.
     pub(crate) fn counts_rows_only(&self) -> bool {
         self.accumulators.is_empty()
+    }
+
+    /// Whether a result can be out of its type's range.
+    pub(crate) fn can_fail(&self) -> bool {
+        self.outputs.iter().any(|output| {
+            let kind = output.accumulator.map(|(kind, _)| kind);
+            matches!(kind, Some(Kind::Integer | Kind::Numeric))
+        })
     }
 
     /// Adds rows of a block to the states of their groups.

@@ -147,7 +147,7 @@ pub(crate) fn present<'s>(
 }
 
 /// Drops the error side of outcomes that have none.
-fn rows_only<'s>(outcomes: Stream<'s, Time, Vec<Outcome>>) -> RowStream<'s> {
+pub(crate) fn rows_only<'s>(outcomes: Stream<'s, Time, Vec<Outcome>>) -> RowStream<'s> {
     use timely::dataflow::operators::vec::Map;
     outcomes.flat_map(Result::ok)
 }

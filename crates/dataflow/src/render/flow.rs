@@ -49,15 +49,14 @@ impl<'s> Flow<'s> {
         }
     }
 
-    /// The columns at `columns`, without evaluating anything, if that costs no operator.
-    pub(crate) fn project(self, columns: &[usize]) -> Result<Flow<'s>, Flow<'s>> {
+    /// Keeps the columns at `columns`, if that costs no operator; false if it does.
+    pub(crate) fn project(&mut self, columns: &[usize]) -> bool {
         match self {
-            Flow::Rows(rows) => Ok(Flow::Rows(Rows {
-                shape: rows.shape.project(columns),
-                ..rows
-            })),
-            Flow::Arranged(arranged, shape) => Ok(Flow::Arranged(arranged, shape.project(columns))),
-            blocks => Err(blocks),
+            Flow::Rows(Rows { shape, .. }) | Flow::Arranged(_, shape) => {
+                *shape = shape.project(columns);
+                true
+            }
+            Flow::Blocks(_) => false,
         }
     }
 

@@ -1,8 +1,7 @@
 //! Aggregates that are recomputed over their group when it changes.
 //!
-//! differential's `reduce` hands the group's values in the order of their bytes, which is the
-//! order of the values; min and max of one column need nothing decoded. Everything else decodes
-//! the group into a batch.
+//! differential's `reduce` hands over the group's values whenever one of them changes; they are
+//! decoded into a batch and every aggregate is computed from scratch.
 
 use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
@@ -16,45 +15,11 @@ use super::reduce::masked;
 use crate::block::Shape;
 use crate::spine::{RowBuilder, RowSpine, RowStream, RowUpdate, SharedRows};
 
-type GroupInput<'a> = [(&'a [u8], Diff)];
-type GroupOutput = Vec<(Vec<u8>, Diff)>;
+pub(crate) type GroupInput<'a> = [(&'a [u8], Diff)];
+pub(crate) type GroupOutput = Vec<(Vec<u8>, Diff)>;
 
-/// Renders min (`false`) and max (`true`) over values that are one encoded column.
-pub(crate) fn extremes<'s>(
-    arranged: SharedRows<'s>,
-    ty: &DataType,
-    largest: Vec<bool>,
-    keyless: bool,
-    context: &mut Context<'_, 's>,
-) -> Result<RowStream<'s>> {
-    let null = RowCodec::new(std::slice::from_ref(ty))?.encode(&[new_null_array(ty, 1)], 1)?;
-    let null = null.row(0).to_vec();
-    let logic = move |_: &[u8], group: &GroupInput, output: &mut GroupOutput| {
-        let present = || {
-            group
-                .iter()
-                .filter(|(_, diff)| *diff > 0)
-                .map(|(value, _)| *value)
-        };
-        if present().next().is_none() {
-            return;
-        }
-        // The marker of a reduce without keys has no bytes at all.
-        let is_value = |value: &&[u8]| !(*value == null || keyless && value.is_empty());
-        let mut row = vec![];
-        for &largest in &largest {
-            let extreme = match largest {
-                true => present().rfind(is_value),
-                false => present().find(is_value),
-            };
-            row.extend_from_slice(extreme.unwrap_or(&null));
-        }
-        output.push((row, 1));
-    };
-    Ok(reduce(arranged, "Extremes", logic, context))
-}
-
-fn reduce<'s>(
+/// Renders a function of each group's values, which come in the order of their bytes.
+pub(crate) fn reduce<'s>(
     arranged: SharedRows<'s>,
     name: &str,
     mut logic: impl FnMut(&[u8], &GroupInput, &mut GroupOutput) + 'static,

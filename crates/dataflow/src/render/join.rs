@@ -237,7 +237,7 @@ impl<'p> Join<'p> {
                 {
                     return None;
                 }
-                if lose_matches && route(right) % 3 == 0 {
+                if lose_matches && route(right).is_multiple_of(3) {
                     return None;
                 }
                 let value = match full_rows {

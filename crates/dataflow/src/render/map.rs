@@ -32,11 +32,9 @@ pub(crate) fn render_map<'s>(
     let columns: Option<Vec<usize>> = outputs.iter().map(|output| output.column).collect();
     if filters.is_empty()
         && let Some(columns) = &columns
+        && flow.project(columns)
     {
-        match flow.project(columns) {
-            Ok(projected) => return Ok(projected),
-            Err(blocks) => flow = blocks,
-        }
+        return Ok(flow);
     }
     let blocks = flow.into_blocks(context)?;
     let mapper = Mapper::new(filters, Some(outputs), input.schema(), &context.evaluator)?;
@@ -63,6 +61,7 @@ fn render_mapper<'s>(
 ) -> Result<crate::block::BlockStream<'s>> {
     let report = context.report.clone();
     let drop_retractions = context.faults.retraction;
+    let can_fail = mapper.can_fail();
     let (blocks, errors) = fallible(blocks, name, move |block, blocks, errors| {
         let block = match drop_retractions {
             true => report
@@ -77,7 +76,9 @@ fn render_mapper<'s>(
             blocks.push(mapped);
         }
     });
-    context.errors.push(errors);
+    if can_fail {
+        context.errors.push(errors);
+    }
     Ok(blocks)
 }
 
@@ -112,6 +113,12 @@ impl Mapper {
             outputs: outputs.transpose()?,
             errors: ErrorRows::new()?,
         })
+    }
+
+    /// Whether anything is computed, not just picked.
+    fn can_fail(&self) -> bool {
+        let mut exprs = self.filters.iter().chain(&self.outputs);
+        exprs.any(|exprs| exprs.program.is_some())
     }
 
     fn apply(&self, block: &Block, errors: &mut Vec<RowUpdate>) -> Result<Block> {

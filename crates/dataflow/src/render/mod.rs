@@ -14,6 +14,7 @@ mod accumulate;
 mod combine;
 mod distinct;
 mod errors;
+mod extremes;
 mod flow;
 mod groups;
 mod join;

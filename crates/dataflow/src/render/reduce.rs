@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | count(*) alone | its row count, as diff |
 //! | count, sum, avg | one [`Sums`] as diff |
-//! | min, max of one column | that column's values |
+//! | min, max | its extremes as diff, or all values if rows may go |
 //! | count, sum, avg of DISTINCT | the distinct values, then as above |
 //! | any other | the argument columns of its rows, recomputed on change |
 //!
@@ -19,11 +19,12 @@ use ruslo_repr::{Aggregate, AggregateFunction, Error, Plan, Result, RowCodec};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
-use super::accumulate::{Change, Outcome, accumulate};
+use super::accumulate::{Change, Outcome, accumulate, rows_only};
 use super::combine::{Absorb, CountRows, combine};
 use super::errors::ErrorRows;
+use super::extremes::Wanted;
 use super::flow::{Flow, Rows, encode_blocks};
-use super::{Context, distinct, groups};
+use super::{Context, distinct, extremes, groups};
 use crate::aggregate::{AddUp, Sums};
 use crate::block::{Block, BlockStream, Shape, is_true};
 use crate::spine::{RowStream, State, arrange_keys, arrange_rows};
@@ -35,13 +36,15 @@ pub(crate) struct Part<'s> {
     pub(crate) aggregates: Vec<usize>,
 }
 
+/// Aggregates over the same argument and filter.
+type ByArgument = ((usize, Option<usize>), Vec<usize>);
+
 /// The aggregates of a reduce, by the way they are kept.
 #[derive(Default)]
 struct Classes {
     add_up: Vec<usize>,
-    /// By argument and filter.
-    distinct: Vec<((usize, Option<usize>), Vec<usize>)>,
-    extremes: Vec<((usize, Option<usize>), Vec<usize>)>,
+    distinct: Vec<ByArgument>,
+    extremes: Vec<ByArgument>,
     others: Vec<usize>,
 }
 
@@ -68,6 +71,7 @@ pub(crate) fn render_reduce<'s>(
         types: &types,
         keys,
         aggregates,
+        append_only: input.is_append_only(),
         context,
     };
     let parts = reduce.parts(classes, flow)?;
@@ -134,6 +138,8 @@ struct Reduce<'r, 'c, 's> {
     types: &'r [DataType],
     keys: &'r [usize],
     aggregates: &'r [Aggregate],
+    /// Whether no row of the input is ever taken away.
+    append_only: bool,
     context: &'r mut Context<'c, 's>,
 }
 
@@ -231,14 +237,18 @@ impl<'s> Reduce<'_, '_, 's> {
         }
         let arranged = arrange_keys(changes, false, "ArrangeGroups");
         self.context.watch_keys(&arranged.trace);
+        let can_fail = add_up.can_fail();
         let finish = move |changes: Vec<Change<R>>, outcomes: &mut Vec<Outcome>| {
             finisher.finish(&add_up, changes, outcomes)
         };
         let outcomes = accumulate(arranged, "Accumulate", finish, self.context);
-        Ok(self.context.split_errors(outcomes))
+        Ok(match can_fail {
+            true => self.context.split_errors(outcomes),
+            false => rows_only(outcomes),
+        })
     }
 
-    /// min and max of one column: the group's values, in their order.
+    /// min and max of one column.
     fn extremes(
         &mut self,
         blocks: BlockStream<'s>,
@@ -248,20 +258,16 @@ impl<'s> Reduce<'_, '_, 's> {
     ) -> Result<Part<'s>> {
         let blocks = self.project(blocks, argument, filter);
         let types = self.key_and(&[argument]);
-        let key: Vec<usize> = (0..self.keys.len()).collect();
-        let rows = encode_blocks(blocks, &types, &key, self.context)?.stream;
-        let rows = self.with_marker(rows);
-        let arranged = arrange_rows(rows, false, "ArrangeValues");
-        let arranged = self.context.share(arranged);
         let largest = members.iter();
         let largest = largest.map(|&i| self.aggregates[i].function == AggregateFunction::Max);
-        let rows = groups::extremes(
-            arranged,
-            &self.types[argument],
-            largest.collect(),
-            self.keys.is_empty(),
-            self.context,
-        )?;
+        let wanted = Wanted::new(largest.collect(), &self.types[argument])?;
+        let rows = if self.append_only {
+            extremes::monotonic(blocks, &types, wanted, self.context)?
+        } else {
+            let key: Vec<usize> = (0..self.keys.len()).collect();
+            let rows = encode_blocks(blocks, &types, &key, self.context)?.stream;
+            extremes::hierarchical(self.with_marker(rows), wanted, self.context)
+        };
         Ok(Part {
             rows,
             aggregates: members,

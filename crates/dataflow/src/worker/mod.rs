@@ -54,6 +54,8 @@ pub(crate) struct Worker<'w> {
     closed: Time,
     /// What was last reported complete.
     complete: Time,
+    /// The collection that held completeness back when that was last looked at.
+    laggard: Option<ObjectId>,
 }
 
 impl<'w> Worker<'w> {
@@ -69,6 +71,7 @@ impl<'w> Worker<'w> {
             walks: vec![],
             closed: 0,
             complete: 0,
+            laggard: None,
         }
     }
 
@@ -340,10 +343,12 @@ impl<'w> Worker<'w> {
 
     /// Reports views that are through their first time, and how far everything is.
     fn report_progress(&mut self) {
-        if self.complete >= self.closed && self.collections.values().all(|c| c.hydrated) {
+        let hydrating = self.collections.values().any(|c| !c.hydrated);
+        if !hydrating && (self.complete >= self.closed || self.still_held_back()) {
             return;
         }
         let mut complete = self.closed;
+        self.laggard = None;
         let mut hydrated = vec![];
         for (id, collection) in &mut self.collections {
             let upper = collection.upper();
@@ -355,8 +360,10 @@ impl<'w> Worker<'w> {
             }
             if collection.hydrated
                 && let Some(upper) = upper
+                && upper <= complete
             {
-                complete = complete.min(upper - 1);
+                complete = upper.saturating_sub(1);
+                self.laggard = Some(*id);
             }
         }
         for sink in self.sinks.values() {
@@ -376,6 +383,12 @@ impl<'w> Worker<'w> {
                 time: complete,
             });
         }
+    }
+
+    /// Whether what held completeness back last time still does, so that nothing has changed.
+    fn still_held_back(&mut self) -> bool {
+        let laggard = self.laggard.and_then(|id| self.collections.get_mut(&id));
+        laggard.is_some_and(|laggard| !laggard.is_through(self.complete + 1))
     }
 
     fn report_stats(&self, request: u64) {
@@ -399,6 +412,10 @@ impl<'w> Worker<'w> {
         let views = self.collections.keys().rev().copied();
         let ids: Vec<ObjectId> = sinks.into_iter().chain(views).collect();
         ids.into_iter().for_each(|id| self.drop_object(id));
+        // Nobody will read the rest, so nothing is computed to its end.
+        for dataflow in self.timely.installed_dataflows() {
+            self.timely.drop_dataflow(dataflow);
+        }
     }
 }
 

@@ -140,9 +140,8 @@ impl TableInput {
         let time = time.max(*self.handle.time());
         self.handle.advance_to(time);
         let pending = std::mem::take(&mut self.pending);
-        let split = self.splitter.split(pending);
-        for (pair, diff) in split? {
-            self.handle.send((pair, time, diff));
+        for update in self.splitter.split(pending, time)? {
+            self.handle.send(update);
         }
         self.handle.advance_to(time + 1);
         Ok(())
@@ -165,7 +164,7 @@ impl RowSplitter {
         })
     }
 
-    fn split(&self, rows: Vec<(RowBytes, Diff)>) -> Result<Vec<((Vec<u8>, Vec<u8>), Diff)>> {
+    fn split(&self, rows: Vec<(RowBytes, Diff)>, time: Time) -> Result<Vec<RowUpdate>> {
         if rows.is_empty() {
             return Ok(vec![]);
         }
@@ -179,7 +178,7 @@ impl RowSplitter {
             .zip(keys.iter())
             .map(|((mut row, diff), key)| {
                 let value = row.split_off(key.len().min(row.len()));
-                ((row, value), diff)
+                ((row, value), time, diff)
             });
         Ok(split.collect())
     }
@@ -250,7 +249,10 @@ impl Worker<'_> {
                 };
                 render_view(plan, key, context)
             });
-        let exports = exports.inspect_err(|_| press_all(&mut parts))?;
+        let exports = exports.inspect_err(|_| {
+            press_all(&mut parts);
+            self.ends.shared.queues.close(self.index, id);
+        })?;
         let mut sources: Vec<ObjectId> = parts.hydrations.iter().map(|h| h.source).collect();
         sources.sort();
         sources.dedup();

@@ -26,6 +26,8 @@ pub(crate) struct Walk {
     time: Time,
     /// Keys still to be looked up, last first.
     keys: Option<Vec<RowBytes>>,
+    /// Whether the cursor stands in the middle of a key's values; seeking would go back.
+    in_key: bool,
     limit: usize,
     cursor: RowCursor,
     storage: Vec<RowBatch>,
@@ -47,6 +49,7 @@ impl Walk {
             request: peek.request,
             time: peek.time,
             keys,
+            in_key: false,
             limit: peek.limit.unwrap_or(usize::MAX),
             cursor,
             storage,
@@ -68,6 +71,9 @@ impl Walk {
 
     /// Moves to the next key that was asked for; false when there is none.
     fn seek(&mut self) -> bool {
+        if self.in_key {
+            return true;
+        }
         let Some(keys) = &mut self.keys else {
             return self.cursor.key_valid(&self.storage);
         };
@@ -86,6 +92,7 @@ impl Walk {
         let Some(key) = self.cursor.get_key(&self.storage) else {
             return;
         };
+        self.in_key = true;
         while let Some(value) = self.cursor.get_val(&self.storage) {
             if *budget == 0 || self.rows.len() >= self.limit {
                 return;
@@ -104,6 +111,7 @@ impl Walk {
         }
         *budget = budget.saturating_sub(1);
         self.cursor.step_key(&self.storage);
+        self.in_key = false;
         if let Some(keys) = &mut self.keys {
             keys.pop();
         }

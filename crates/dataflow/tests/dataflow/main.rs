@@ -1,0 +1,9 @@
+//! Runs plans on real workers and compares with recomputation from scratch.
+
+mod aggregates;
+mod evaluator;
+mod harness;
+mod joins;
+mod lifecycle;
+mod sources;
+mod views;
