@@ -266,7 +266,7 @@ fn what_retention_took_is_a_gap_and_not_a_silent_jump() {
         to: low,
         reason: GapReason::Retention,
     };
-    assert_eq!(lanes[0].take_gaps(), [gap.clone()]);
+    assert_eq!(lanes[0].take_gaps(), std::slice::from_ref(&gap));
     assert_eq!(lanes[0].take_gaps(), []);
     assert_eq!(reader.status().gaps, [gap]);
     assert_eq!(reader.status().state, ReaderState::Running);
@@ -354,6 +354,14 @@ fn asking_for_what_is_not_there() {
     assert_eq!(error.message, "topic unknown not found");
     assert_eq!(error.kind, ErrorKind::UndefinedObject);
 
+    let file = [("properties.ssl.ca.location", "/no/such/ca.pem")];
+    let error = kafka::probe(&options(broker.bootstrap_servers(), "known", &file)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidParameter);
+    assert!(
+        error.message.starts_with("cannot read '/no/such/ca.pem'"),
+        "{error}"
+    );
+
     let patience = [("properties.sync.call.timeout", "1s")];
     let nobody = options("127.0.0.1:1", "known", &patience);
     let asking = Instant::now();
@@ -362,7 +370,7 @@ fn asking_for_what_is_not_there() {
     assert!(
         error
             .message
-            .starts_with("cannot read from Kafka at 127.0.0.1:1: "),
+            .starts_with("cannot use Kafka at 127.0.0.1:1: "),
         "{error}"
     );
     assert!(error.message.contains("refused"), "{error}");

@@ -10,7 +10,7 @@ use fake::rand::rngs::StdRng;
 use fake::rand::{Rng, RngCore, SeedableRng};
 
 /// The seed of names when none is given.
-const DEFAULT_SEED: u64 = 0x5275_736c_6f;
+const DEFAULT_SEED: u64 = 0x0052_7573_6c6f;
 
 /// Draws until there are `count` different ones; numbers what repeats too often.
 fn distinct(count: usize, mut draw: impl FnMut() -> String) -> Vec<String> {

@@ -31,7 +31,6 @@ pub(crate) fn base_config(bootstrap_servers: &str) -> ClientConfig {
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "2000")
         .set("topic.metadata.refresh.interval.ms", "10000")
-        .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Info);
     config
 }
@@ -128,7 +127,10 @@ impl Events {
             RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Authentication
         );
         // "1/1 brokers are down" says less than whatever came before it.
-        if code != RDKafkaErrorCode::AllBrokersDown || told.cause.is_none() {
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            let reason = "no broker answers".to_owned();
+            told.cause.get_or_insert(Complaint { code, reason });
+        } else {
             let reason = reason.to_owned();
             told.cause = Some(Complaint { code, reason });
         }
@@ -267,7 +269,7 @@ fn creation_complaint(error: KafkaError) -> Complaint {
 impl Complaint {
     /// As an error for the user. `reason` has had its secrets blanked by the caller.
     pub(crate) fn into_error(self, brokers: &str) -> Error {
-        let message = format!("cannot read from Kafka at {brokers}: {}", self.reason);
+        let message = format!("cannot use Kafka at {brokers}: {}", self.reason);
         let hint = match self.code {
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
                 "Check the options properties.sasl.mechanism, .username and .password."

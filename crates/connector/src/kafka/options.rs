@@ -179,6 +179,27 @@ impl KafkaOptions {
         config
     }
 
+    /// Fails when a file that an option names is not there. This is asked when connecting, not
+    /// when parsing: a statement stays valid while a file is away.
+    pub(super) fn check_files(&self) -> Result<()> {
+        for name in [
+            "ssl.ca.location",
+            "ssl.certificate.location",
+            "ssl.key.location",
+        ] {
+            let Some(path) = self.plain.get(name).filter(|path| *path != "probe") else {
+                continue;
+            };
+            std::fs::metadata(path).map_err(|error| {
+                invalid(format!(
+                    "cannot read '{path}', given as properties.{name}: {error}"
+                ))
+                .with_hint("The path is one on the machine that runs the server.")
+            })?;
+        }
+        Ok(())
+    }
+
     fn take_security(&mut self, reader: &mut OptionReader) -> Result<()> {
         let protocols = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
         if let Some(protocol) = reader.take_choice(&[PROTOCOL], &protocols)? {

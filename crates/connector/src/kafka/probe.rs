@@ -64,6 +64,7 @@ struct Connected<'a> {
 
 impl<'a> Connected<'a> {
     fn new(options: &'a KafkaOptions) -> Result<Self> {
+        options.check_files()?;
         let deadline = Instant::now() + options.call_timeout();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -104,7 +104,7 @@ pub struct RedisWriter {
 
 enum Target {
     Single(Client),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 enum Connection {
@@ -209,7 +209,7 @@ impl Target {
     fn new(options: &RedisOptions) -> Result<Self, RedisError> {
         if options.is_cluster() {
             let urls: Vec<&str> = options.urls().collect();
-            return Ok(Target::Cluster(ClusterClient::new(urls)?));
+            return Ok(Target::Cluster(Box::new(ClusterClient::new(urls)?)));
         }
         let url = options.urls().next().unwrap_or_default();
         Ok(Target::Single(Client::open(url)?))
