@@ -25,7 +25,7 @@ fn messages(bad_every: Option<usize>) -> Vec<String> {
             i / 60 % 60,
             i % 60
         );
-        if bad_every.is_some_and(|every| i % every == 0) {
+        if bad_every.is_some_and(|every| i.is_multiple_of(every)) {
             message.truncate(message.len() / 2);
         }
         message

@@ -151,7 +151,7 @@ impl JsonEncoder {
 
 impl Object {
     fn new(mut members: Vec<(&str, usize, Value)>) -> Self {
-        members.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        members.sort_by_key(|(name, ..)| *name);
         let members = members.into_iter().map(|(name, position, value)| {
             let mut key = String::new();
             push_string(name, &mut key);

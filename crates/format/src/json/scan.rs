@@ -494,7 +494,7 @@ pub(super) fn unescape(raw: &str, out: &mut String) {
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let (value, len) = escaped_char(rest[at..].as_bytes());
+        let (value, len) = escaped_char(&rest.as_bytes()[at..]);
         out.push(value);
         rest = rest.get(at + len..).unwrap_or_default();
     }
