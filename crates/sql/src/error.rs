@@ -130,24 +130,29 @@ fn from_plan(text: &str) -> Error {
     {
         return Error::new(ErrorKind::DatatypeMismatch, decapitalised(text));
     }
-    if lower.contains("same number of columns") || lower.contains("inconsistent data length") {
-        return Error::new(ErrorKind::Syntax, decapitalised(text));
+    if let Some((operation, _)) = text.split_once(" queries have different number of columns") {
+        let message = format!("each {operation} query must have the same number of columns");
+        return Error::new(ErrorKind::Syntax, message);
+    }
+    if lower.contains("inconsistent data length") {
+        let message = "VALUES lists must all be the same length";
+        return Error::new(ErrorKind::Syntax, message);
+    }
+    if lower.contains("non-boolean predicate") {
+        let message = "argument of WHERE must be type boolean";
+        return Error::new(ErrorKind::DatatypeMismatch, message);
     }
     Error::new(ErrorKind::InvalidParameter, decapitalised(text))
 }
 
 fn grouping(text: &str) -> Error {
-    let column = text.split('"').nth(1);
-    let message = match column {
-        Some(column) => format!(
-            "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate \
-             function"
-        ),
-        None => "a selected column must appear in the GROUP BY clause or be used in an aggregate \
-                 function"
-            .to_string(),
+    let named = match text.split('"').nth(1) {
+        Some(column) => format!("column \"{column}\""),
+        None => "a selected column".to_string(),
     };
-    Error::new(ErrorKind::Grouping, message).with_detail(text.trim_matches([':', ' ']).to_string())
+    let message =
+        format!("{named} must appear in the GROUP BY clause or be used in an aggregate function");
+    Error::new(ErrorKind::Grouping, message)
 }
 
 fn from_execution(text: &str) -> Error {

@@ -2,13 +2,16 @@
 
 use std::fmt::Write;
 
+use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{Case, InList, Like};
 use datafusion::logical_expr::{BinaryExpr, Expr as DfExpr, Operator};
 use ruslo_repr::schema::type_name;
+use ruslo_repr::text::TextStyle;
 use ruslo_repr::{Aggregate, JoinKind, Numeric, ObjectId, Plan};
 
 use crate::bind::names::shown;
+use crate::functions::cast_scalar;
 
 /// `names` gives the name of a relation to show.
 pub fn explain(plan: &Plan, names: &dyn Fn(ObjectId) -> String) -> Vec<String> {
@@ -59,7 +62,13 @@ fn node_line(plan: &Plan, names: &dyn Fn(ObjectId) -> String) -> String {
             });
             let mut line = format!("Map [{}]", shown.collect::<Vec<_>>().join(", "));
             if !filters.is_empty() {
-                let filters = filters.iter().map(|f| f.text.as_str());
+                let alone = filters.len() == 1;
+                let filters = filters
+                    .iter()
+                    .map(|f| match f.text.contains(" OR ") && !alone {
+                        true => format!("({})", f.text),
+                        false => f.text.clone(),
+                    });
                 let filters = filters.collect::<Vec<_>>().join(" AND ");
                 let _ = write!(line, " where {filters}");
             }
@@ -267,9 +276,13 @@ fn literal_text(value: &ScalarValue) -> String {
             Ok(bytes) => Numeric::from_bytes(bytes).to_string(),
             Err(_) => value.to_string(),
         },
-        ScalarValue::TimestampMicrosecond(..) | ScalarValue::Date32(_) => {
-            format!("'{value}'")
-        }
-        other => other.to_string(),
+        ScalarValue::Boolean(_)
+        | ScalarValue::Int16(_)
+        | ScalarValue::Int32(_)
+        | ScalarValue::Int64(_) => value.to_string(),
+        other => match cast_scalar(other, &DataType::Utf8, &TextStyle::default()) {
+            Ok(ScalarValue::Utf8(Some(text))) => format!("'{text}'"),
+            _ => other.to_string(),
+        },
     }
 }

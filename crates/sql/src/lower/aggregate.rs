@@ -16,25 +16,23 @@ use prost::Message;
 use ruslo_repr::schema::{JSONB, NUMERIC};
 use ruslo_repr::{Aggregate, AggregateFunction, Column, Error, Expr, Plan, Result, Schema};
 
-use super::expr::lower_expr;
+use super::expr::{lower_expr, text_over};
 use super::{Lowered, lower};
+use crate::bind::canonical;
 use crate::bind::registry::Codec;
-use crate::bind::{canonical, names};
 use crate::error::from_df;
-use crate::explain::expr_text;
 
 pub(super) fn lower_aggregate(node: &AggregateNode) -> Result<Lowered> {
     let input = lower(&node.input)?;
     let mut columns = InputColumns::new(input);
     let mut keys = vec![];
-    for (i, key) in node.group_expr.iter().enumerate() {
+    for key in &node.group_expr {
         if matches!(key.clone().unalias(), DfExpr::GroupingSet(_)) {
             let message = "GROUPING SETS, ROLLUP and CUBE are not supported in a view yet";
             return Err(Error::unsupported(message)
                 .with_hint("Write one GROUP BY for each set and join them with UNION ALL."));
         }
-        let name = node.schema.field(i).name();
-        keys.push(columns.add(key, Some(names::shown(name)))?);
+        keys.push(columns.add(key)?);
     }
     let mut aggregates = vec![];
     for aggregate in &node.aggr_expr {
@@ -43,7 +41,7 @@ pub(super) fn lower_aggregate(node: &AggregateNode) -> Result<Lowered> {
         };
         aggregates.push(lower_function(&function, &mut columns)?);
     }
-    let schema = output_schema(node, &keys, &columns, &aggregates);
+    let schema = output_schema(&keys, &columns, &aggregates);
     let (plan, keys, aggregates) = columns.into_map(keys, aggregates)?;
     let plan = Plan::Reduce {
         input: Box::new(plan),
@@ -54,24 +52,14 @@ pub(super) fn lower_aggregate(node: &AggregateNode) -> Result<Lowered> {
     Lowered::new(plan, &node.schema)
 }
 
-fn output_schema(
-    node: &AggregateNode,
-    keys: &[usize],
-    columns: &InputColumns,
-    aggregates: &[Aggregate],
-) -> Schema {
-    let keys = keys.iter().map(|&key| columns.outputs[key].0.ty.clone());
-    let types = keys.chain(aggregates.iter().map(|a| a.ty.clone()));
-    let fields = node.schema.fields().iter();
-    Schema {
-        columns: fields
-            .zip(types)
-            .map(|(field, ty)| Column {
-                name: names::shown(field.name()).to_string(),
-                ty,
-            })
-            .collect(),
-    }
+/// Keys under their columns' names, aggregates under their text.
+fn output_schema(keys: &[usize], columns: &InputColumns, aggregates: &[Aggregate]) -> Schema {
+    let keys = keys.iter().map(|&key| {
+        let (expr, name) = &columns.outputs[key];
+        (name.clone(), expr.ty.clone())
+    });
+    let aggregates = aggregates.iter().map(|a| (a.text.clone(), a.ty.clone()));
+    Schema::new(keys.chain(aggregates))
 }
 
 /// The columns that the Reduce will read, each computed once.
@@ -88,8 +76,8 @@ impl InputColumns {
     }
 
     /// The position of the column for this expression.
-    fn add(&mut self, expr: &DfExpr, name: Option<&str>) -> Result<usize> {
-        let lowered = lower_expr(expr, &self.input.schema)?;
+    fn add(&mut self, expr: &DfExpr) -> Result<usize> {
+        let lowered = lower_expr(expr, &self.input)?;
         if let Some(known) = self
             .outputs
             .iter()
@@ -97,13 +85,13 @@ impl InputColumns {
         {
             return Ok(known);
         }
-        let name = match (lowered.column, name) {
-            (Some(column), _) => self.input.plan.schema().columns[column].name.clone(),
-            (None, Some(name)) => name.to_string(),
-            (None, None) => lowered.text.clone(),
-        };
+        let name = lowered.text.clone();
         self.outputs.push((lowered, name));
         Ok(self.outputs.len() - 1)
+    }
+
+    fn text(&self, expr: &DfExpr) -> Result<String> {
+        text_over(expr, &self.input.schema, self.input.plan.schema())
     }
 
     /// The Reduce's input: the lowered input itself when all its columns are plain, else a Map.
@@ -143,26 +131,32 @@ fn lower_function(call: &DfAggregate, columns: &mut InputColumns) -> Result<Aggr
     let returns = DfExpr::AggregateFunction(call.clone());
     let returns = returns.get_type(&columns.input.schema).map_err(from_df)?;
     let ty = canonical(&returns);
-    let mut text = expr_text(&DfExpr::AggregateFunction(call.clone()));
     let params = &call.params;
+    let mut text = columns.text(&DfExpr::AggregateFunction(call.clone()))?;
     let counts_rows = call.func.name() == "count" && params.args.iter().all(is_constant);
-    let mut args = vec![];
     if counts_rows {
         text = text.replace("count(1)", "count(*)");
-    } else {
-        for arg in &params.args {
-            args.push(columns.add(arg, None)?);
-        }
     }
-    let filter = match &params.filter {
-        Some(filter) => Some(columns.add(filter, None)?),
-        None => None,
+    let arg_type = match params.args.first() {
+        Some(arg) if !counts_rows => {
+            let ty = arg.get_type(&columns.input.schema).map_err(from_df)?;
+            Some(canonical(&ty))
+        }
+        _ => None,
     };
-    let arg_type = args.first().map(|&arg| columns.outputs[arg].0.ty.clone());
-    let known = known_function(call, arg_type.as_ref(), &ty);
-    let function = match known {
-        Some(function) => function,
+    let mut args = vec![];
+    let function = match known_function(call, arg_type.as_ref(), &ty) {
+        Some(function) => {
+            for arg in params.args.iter().filter(|_| !counts_rows) {
+                args.push(columns.add(arg)?);
+            }
+            function
+        }
         None => other_function(call, &mut args, columns, &returns)?,
+    };
+    let filter = match &params.filter {
+        Some(filter) => Some(columns.add(filter)?),
+        None => None,
     };
     Ok(Aggregate {
         function,
@@ -223,15 +217,18 @@ fn other_function(
     }
     let mut order_by = vec![];
     let mut exprs: Vec<Arc<dyn PhysicalExpr>> = vec![];
-    for (i, arg) in call.params.args.iter().enumerate() {
-        exprs.push(match arg {
-            // A constant argument (a percentile, a separator) is part of the function.
-            DfExpr::Literal(..) => super::expr::physical(arg, &columns.input.schema)?,
-            _ => Arc::new(PhysicalColumn::new(&format!("c{i}"), i)),
-        });
+    for arg in &call.params.args {
+        // A constant argument (a percentile, a separator) is part of the function.
+        if matches!(arg, DfExpr::Literal(..)) {
+            exprs.push(super::expr::physical(arg, &columns.input.schema)?);
+            continue;
+        }
+        let place = args.len();
+        args.push(columns.add(arg)?);
+        exprs.push(Arc::new(PhysicalColumn::new(&format!("c{place}"), place)));
     }
     for sort in &call.params.order_by {
-        let position = columns.add(&sort.expr, None)?;
+        let position = columns.add(&sort.expr)?;
         args.push(position);
         let place = args.len() - 1;
         order_by.push(PhysicalSortExpr {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema as ArrowSchema};
-use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column as DfColumn, DFSchema};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr as DfExpr, ExprSchemable};
@@ -23,8 +24,13 @@ use crate::error::from_df;
 use crate::explain::expr_text;
 use crate::functions::cast;
 
-/// An expression over the columns of `schema`, in a type of ours.
-pub(super) fn lower_expr(expr: &DfExpr, schema: &DFSchema) -> Result<Expr> {
+/// An expression over the columns of `input`, in a type of ours.
+pub(super) fn lower_expr(expr: &DfExpr, input: &Lowered) -> Result<Expr> {
+    lower_over(expr, &input.schema, input.plan.schema())
+}
+
+/// As [`lower_expr`], over columns that `schema` resolves and `shown` names for people.
+pub(super) fn lower_over(expr: &DfExpr, schema: &DFSchema, shown: &Schema) -> Result<Expr> {
     let expr = expr.clone().unalias();
     let ty = expr.get_type(schema).map_err(from_df)?;
     let ours = canonical(&ty);
@@ -39,9 +45,26 @@ pub(super) fn lower_expr(expr: &DfExpr, schema: &DFSchema) -> Result<Expr> {
     Ok(Expr {
         code: encode_expr(&physical)?,
         ty: ours,
-        text: expr_text(&expr),
+        text: text_over(&expr, schema, shown)?,
         column,
     })
+}
+
+/// The text of an expression with columns under the names they are shown by.
+pub(super) fn text_over(expr: &DfExpr, schema: &DFSchema, shown: &Schema) -> Result<String> {
+    let named = expr.clone().transform_up(|expr| {
+        let DfExpr::Column(column) = &expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let position = schema.maybe_index_of_column(column);
+        match position.and_then(|i| shown.columns.get(i)) {
+            Some(field) => Ok(Transformed::yes(DfExpr::Column(DfColumn::from_name(
+                &field.name,
+            )))),
+            None => Ok(Transformed::no(expr)),
+        }
+    });
+    Ok(expr_text(&named.map_err(from_df)?.data))
 }
 
 /// The column at a position, as an expression.
@@ -62,7 +85,7 @@ pub(super) fn physical(expr: &DfExpr, schema: &DFSchema) -> Result<Arc<dyn Physi
 }
 
 /// A physical expression as bytes that mean the same in any process.
-fn encode_expr(expr: &Arc<dyn PhysicalExpr>) -> Result<Vec<u8>> {
+pub(super) fn encode_expr(expr: &Arc<dyn PhysicalExpr>) -> Result<Vec<u8>> {
     let node = serialize_physical_expr(expr, &Codec).map_err(from_df)?;
     Ok(node.encode_to_vec())
 }
@@ -121,14 +144,9 @@ fn cast_all(plan: Plan, schema: &Schema) -> Result<Plan> {
             outputs.push(column(i, &from)?);
             continue;
         }
-        let field = DfExpr::Column(datafusion::common::Column::from_name(format!("c{i}")));
-        let mut expr = lower_expr(&cast(field, &source.ty, &target.ty, true)?, &df)?;
-        expr.text = format!(
-            "{}::{}",
-            source.name,
-            ruslo_repr::schema::type_name(&target.ty)
-        );
-        outputs.push(expr);
+        let field = DfExpr::Column(DfColumn::from_name(format!("c{i}")));
+        let expr = cast(field, &source.ty, &target.ty, true)?;
+        outputs.push(lower_over(&expr, &df, &from)?);
     }
     Ok(Plan::Map {
         input: Box::new(plan),

@@ -5,7 +5,7 @@ use datafusion::logical_expr::logical_plan::Join;
 use datafusion::logical_expr::{Expr as DfExpr, LogicalPlan};
 use ruslo_repr::{Column, Error, Expr, JoinKind, Plan, Result, Schema};
 
-use super::expr::{column, lower_expr};
+use super::expr::{column, lower_expr, lower_over};
 use super::{Lowered, lower, schema_of};
 use crate::error::from_df;
 
@@ -36,7 +36,9 @@ pub(super) fn lower_join(node: &Join) -> Result<Lowered> {
     let residual = match &node.filter {
         Some(filter) => {
             let both = left.schema.join(&right.schema).map_err(from_df)?;
-            Some(lower_expr(filter, &both)?)
+            let mut shown = left.plan.schema().clone();
+            shown.columns.extend(right.plan.schema().columns.clone());
+            Some(lower_over(filter, &both, &shown)?)
         }
         None => None,
     };
@@ -108,7 +110,7 @@ impl Side {
 
     /// The position of the key column, added if it is not a column already.
     fn key(&mut self, expr: &DfExpr) -> Result<usize> {
-        let lowered = lower_expr(expr, &self.input.schema)?;
+        let lowered = lower_expr(expr, &self.input)?;
         if let Some(column) = lowered.column {
             return Ok(column);
         }

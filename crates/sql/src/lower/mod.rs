@@ -59,7 +59,7 @@ impl ViewPlan {
             column.name = name.clone();
         }
         check_names(&self.schema)?;
-        self.plan = simplify::with_schema(self.plan, &self.schema);
+        self.plan = simplify::with_schema(self.plan, &self.schema)?;
         Ok(self)
     }
 }
@@ -79,7 +79,7 @@ pub fn plan_view(
     let plan = optimizer::optimize(bound.plan)?;
     optimizer::check_volatile(&plan)?;
     let lowered = lower(&plan)?;
-    let plan = simplify::simplify(renamed(lowered, &bound.schema)?);
+    let plan = simplify::simplify(renamed(lowered, &bound.schema)?)?;
     let relation = |id| bound.relations.iter().find(|r| r.id == id);
     let unique = key::unique_key(&plan, &|id| relation(id).map(|r| r.key.clone()));
     let append_only = key::is_append_only(&plan, &|id| relation(id).is_some_and(|r| r.append_only));
@@ -177,35 +177,29 @@ pub(crate) fn lower(plan: &LogicalPlan) -> Result<Lowered> {
 fn unsupported_node(plan: &LogicalPlan) -> Error {
     let (what, hint) = match plan {
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => (
-            "LIMIT, OFFSET and FETCH FIRST",
+            "LIMIT is",
             "Leave it out here and say it in the query that reads the view.",
         ),
         LogicalPlan::Window(_) => (
-            "window functions (OVER)",
+            "window functions (OVER) are",
             "Use the window function in a query on the view, or GROUP BY with a join.",
         ),
         LogicalPlan::Distinct(_) => (
-            "DISTINCT ON",
+            "DISTINCT ON is",
             "Use GROUP BY with min or max, or DISTINCT ON in a query on the view.",
         ),
-        LogicalPlan::Unnest(_) => ("UNNEST", "Use it in a query on the view."),
-        LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "Use it in a query on the view."),
+        LogicalPlan::Unnest(_) => ("UNNEST is", "Use it in a query on the view."),
+        LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE is", "Use it in a query on the view."),
         LogicalPlan::Subquery(_) => (
-            "this correlated subquery",
+            "this correlated subquery is",
             "Write it as a join with GROUP BY.",
         ),
-        _ => ("this query", "Write it with joins, GROUP BY and UNION ALL."),
+        _ => (
+            "this query is",
+            "Write it with joins, GROUP BY and UNION ALL.",
+        ),
     };
-    let verb = if what.ends_with('T') || what.starts_with("this") {
-        "is"
-    } else {
-        "are"
-    };
-    let verb = match what {
-        "DISTINCT ON" | "WITH RECURSIVE" => "is",
-        _ => verb,
-    };
-    Error::unsupported(format!("{what} {verb} not supported in a view yet")).with_hint(hint)
+    Error::unsupported(format!("{what} not supported in a view yet")).with_hint(hint)
 }
 
 fn lower_scan(scan: &TableScan) -> Result<Lowered> {
@@ -251,9 +245,9 @@ fn lower_scan(scan: &TableScan) -> Result<Lowered> {
 fn lower_projection(projection: &Projection) -> Result<Lowered> {
     let (filters, input) = peel_filters(&projection.input);
     let input = lower(input)?;
-    let outputs = projection.expr.iter().map(|e| lower_expr(e, &input.schema));
+    let outputs = projection.expr.iter().map(|e| lower_expr(e, &input));
     let outputs = outputs.collect::<Result<Vec<_>>>()?;
-    let filters = lower_filters(&filters, &input.schema)?;
+    let filters = lower_filters(&filters, &input)?;
     let fields = columns_of(&projection.schema).columns;
     let columns = fields
         .into_iter()
@@ -283,9 +277,9 @@ fn peel_filters(plan: &LogicalPlan) -> (Vec<&DfExpr>, &LogicalPlan) {
     (filters, input)
 }
 
-fn lower_filters(filters: &[&DfExpr], schema: &DFSchema) -> Result<Vec<Expr>> {
+fn lower_filters(filters: &[&DfExpr], input: &Lowered) -> Result<Vec<Expr>> {
     let filters = filters.iter().map(|filter| {
-        let filter = lower_expr(filter, schema)?;
+        let filter = lower_expr(filter, input)?;
         match filter.ty {
             DataType::Boolean => Ok(filter),
             _ => Err(Error::internal("a filter that is not boolean")),
@@ -299,7 +293,7 @@ fn lower_filter(filter: &Filter) -> Result<Lowered> {
     let (below, input) = peel_filters(&filter.input);
     filters.extend(below);
     let input = lower(input)?;
-    let filters = lower_filters(&filters, &input.schema)?;
+    let filters = lower_filters(&filters, &input)?;
     let schema = input.plan.schema().clone();
     let outputs = (0..schema.len()).map(|i| column(i, &schema));
     Ok(Lowered {

@@ -1,15 +1,23 @@
 //! Tidying a lowered plan: Maps that change nothing go, columns get the view's names.
 
-use ruslo_repr::{Plan, Schema};
+use std::sync::Arc;
 
-/// Removes Maps that only pass their input on.
-pub(super) fn simplify(plan: Plan) -> Plan {
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::expressions::Column;
+use ruslo_repr::{Expr, Plan, Result, Schema};
+
+use super::expr::{column, decode_expr, encode_expr};
+use crate::error::from_df;
+
+/// Removes Maps that only pass their input on and makes neighbours one.
+pub(super) fn simplify(plan: Plan) -> Result<Plan> {
     let schema = plan.schema().clone();
-    with_schema(strip(plan), &schema)
+    with_schema(strip(plan)?, &schema)
 }
 
 /// The plan with other column names (the types are the same).
-pub(super) fn with_schema(mut plan: Plan, names: &Schema) -> Plan {
+pub(super) fn with_schema(mut plan: Plan, names: &Schema) -> Result<Plan> {
     match &mut plan {
         Plan::Get { schema, .. } | Plan::Source { schema, .. } if schema != names => {
             return renaming_map(plan, names);
@@ -23,7 +31,7 @@ pub(super) fn with_schema(mut plan: Plan, names: &Schema) -> Plan {
                     schema: Schema::default(),
                 },
             );
-            **input = with_schema(inner, names);
+            **input = with_schema(inner, names)?;
         }
         Plan::Values { schema, .. }
         | Plan::Map { schema, .. }
@@ -31,39 +39,36 @@ pub(super) fn with_schema(mut plan: Plan, names: &Schema) -> Plan {
         | Plan::Join { schema, .. }
         | Plan::Union { schema, .. } => *schema = names.clone(),
     }
-    plan
+    Ok(plan)
 }
 
 /// A relation keeps its own names; a Map on top of it has the new ones.
-fn renaming_map(plan: Plan, names: &Schema) -> Plan {
+fn renaming_map(plan: Plan, names: &Schema) -> Result<Plan> {
     let columns = 0..plan.schema().len();
-    let outputs = columns.map(|i| super::expr::column(i, plan.schema()));
-    let Ok(outputs) = outputs.collect::<ruslo_repr::Result<Vec<_>>>() else {
-        return plan;
-    };
-    Plan::Map {
+    let outputs = columns.map(|i| column(i, plan.schema()));
+    Ok(Plan::Map {
+        outputs: outputs.collect::<Result<_>>()?,
         input: Box::new(plan),
         filters: vec![],
-        outputs,
         schema: names.clone(),
-    }
+    })
 }
 
-fn strip(plan: Plan) -> Plan {
-    match plan {
+fn strip(plan: Plan) -> Result<Plan> {
+    Ok(match plan {
         Plan::Map {
             input,
             filters,
             outputs,
             schema,
         } => {
-            let input = strip(*input);
+            let input = strip(*input)?;
             let identity = filters.is_empty()
                 && outputs.len() == input.schema().len()
                 && outputs.iter().enumerate().all(|(i, o)| o.column == Some(i));
             match identity {
                 true => input,
-                false => merge(input, filters, outputs, schema),
+                false => merge(input, filters, outputs, schema)?,
             }
         }
         Plan::Reduce {
@@ -72,13 +77,13 @@ fn strip(plan: Plan) -> Plan {
             aggregates,
             schema,
         } => Plan::Reduce {
-            input: Box::new(strip(*input)),
+            input: Box::new(strip(*input)?),
             keys,
             aggregates,
             schema,
         },
         Plan::Distinct { input } => Plan::Distinct {
-            input: Box::new(strip(*input)),
+            input: Box::new(strip(*input)?),
         },
         Plan::Join {
             kind,
@@ -90,49 +95,88 @@ fn strip(plan: Plan) -> Plan {
             schema,
         } => Plan::Join {
             kind,
-            left: Box::new(strip(*left)),
-            right: Box::new(strip(*right)),
+            left: Box::new(strip(*left)?),
+            right: Box::new(strip(*right)?),
             on,
             residual,
             null_equal,
             schema,
         },
         Plan::Union { inputs, schema } => Plan::Union {
-            inputs: inputs.into_iter().map(strip).collect(),
+            inputs: inputs.into_iter().map(strip).collect::<Result<_>>()?,
             schema,
         },
         leaf => leaf,
-    }
+    })
 }
 
-/// A Map over a Map as one, where the upper only chooses columns of the lower.
-fn merge(
-    input: Plan,
-    filters: Vec<ruslo_repr::Expr>,
-    outputs: Vec<ruslo_repr::Expr>,
-    schema: Schema,
-) -> Plan {
-    let chosen: Option<Vec<usize>> = outputs.iter().map(|o| o.column).collect();
-    match (chosen, input) {
-        (
-            Some(chosen),
-            Plan::Map {
-                input,
-                filters: below,
-                outputs: inner,
-                ..
-            },
-        ) if filters.is_empty() => Plan::Map {
-            input,
-            filters: below,
-            outputs: chosen.into_iter().map(|i| inner[i].clone()).collect(),
-            schema,
-        },
-        (_, input) => Plan::Map {
+/// A Map over a Map as one: where the upper only chooses columns of the lower, or the lower only
+/// those of its input.
+fn merge(input: Plan, filters: Vec<Expr>, outputs: Vec<Expr>, schema: Schema) -> Result<Plan> {
+    let Plan::Map {
+        input: base,
+        filters: below,
+        outputs: inner,
+        schema: middle,
+    } = input
+    else {
+        return Ok(Plan::Map {
             input: Box::new(input),
             filters,
             outputs,
             schema,
-        },
+        });
+    };
+    if filters.is_empty() && outputs.iter().all(|o| o.column.is_some()) {
+        let chosen = outputs.iter().filter_map(|o| o.column);
+        return Ok(Plan::Map {
+            outputs: chosen.map(|i| inner[i].clone()).collect(),
+            input: base,
+            filters: below,
+            schema,
+        });
     }
+    let places: Option<Vec<usize>> = inner.iter().map(|o| o.column).collect();
+    match places {
+        Some(places) if below.is_empty() || filters.is_empty() => {
+            let moved = |exprs: Vec<Expr>| -> Result<Vec<Expr>> {
+                let exprs = exprs.into_iter();
+                exprs.map(|e| move_columns(e, &middle, &places)).collect()
+            };
+            let mut filters = moved(filters)?;
+            filters.extend(below);
+            Ok(Plan::Map {
+                outputs: moved(outputs)?,
+                input: base,
+                filters,
+                schema,
+            })
+        }
+        _ => Ok(Plan::Map {
+            input: Box::new(Plan::Map {
+                input: base,
+                filters: below,
+                outputs: inner,
+                schema: middle,
+            }),
+            filters,
+            outputs,
+            schema,
+        }),
+    }
+}
+
+/// The expression over `from`, whose column `i` now stands at `places[i]`.
+fn move_columns(mut expr: Expr, from: &Schema, places: &[usize]) -> Result<Expr> {
+    let physical = decode_expr(&expr.code, &from.to_arrow())?;
+    let moved = physical.transform_up(|node| {
+        let Some(column) = node.downcast_ref::<Column>() else {
+            return Ok(Transformed::no(node));
+        };
+        let moved = Column::new(column.name(), places[column.index()]);
+        Ok(Transformed::yes(Arc::new(moved) as Arc<dyn PhysicalExpr>))
+    });
+    expr.code = encode_expr(&moved.map_err(from_df)?.data)?;
+    expr.column = expr.column.map(|column| places[column]);
+    Ok(expr)
 }

@@ -242,6 +242,11 @@ impl<'a> StatementParser<'a> {
         self.expect_token(&Token::Gt)
     }
 
+    /// Whether a `>>` has closed the inner struct and waits to close the outer one.
+    pub(crate) fn closing_outer(&self) -> bool {
+        self.pending_angle
+    }
+
     pub(crate) fn peek_word(&self, word: &str) -> bool {
         is_word(&self.peek(), word)
     }
@@ -342,7 +347,12 @@ impl<'a> StatementParser<'a> {
 
     /// The source from `start` to the end of the last consumed token.
     pub(crate) fn text_since(&self, start: Location) -> &'a str {
-        let end = self.parser.get_current_token().span.end;
+        let mut last = self.parser.get_current_index();
+        let is_blank = |token: &Token| matches!(token, Token::Whitespace(_) | Token::EOF);
+        while last > 0 && is_blank(&self.parser.token_at(last).token) {
+            last -= 1;
+        }
+        let end = self.parser.token_at(last).span.end;
         let (start, end) = (self.offset(start), self.offset(end));
         self.text.get(start..end.max(start)).unwrap_or(self.text)
     }
@@ -388,10 +398,8 @@ impl<'a> StatementParser<'a> {
             }
         };
         let (expected, location) = split_location(&text);
-        let detail = match expected.split_once(", found") {
-            Some((before, _)) => format!("{before}."),
-            None => format!("{expected}."),
-        };
+        let (expected, _) = expected.split_once(", found").unwrap_or((expected, ""));
+        let detail = format!("{}.", expected.replacen("Expected: ", "Expected ", 1));
         let at = location.and_then(|location| self.token_at(location));
         self.syntax_at(&at.unwrap_or_else(|| self.parser.peek_token()), &detail)
     }

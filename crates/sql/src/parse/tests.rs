@@ -61,7 +61,69 @@ fn the_article_splits_into_its_statements() {
 
 #[test]
 fn the_articles_source() {
-    check(SOURCE, expect![""]);
+    check(
+        SOURCE,
+        expect![[r#"
+        CreateSource(
+            CreateSource {
+                if_not_exists: true,
+                name: Name {
+                    schema: None,
+                    name: "user_events",
+                },
+                columns: [
+                    ColumnDef {
+                        name: "event_timestamp",
+                        ty: Timestamp(
+                            Microsecond,
+                            None,
+                        ),
+                        not_null: false,
+                        default: None,
+                    },
+                    ColumnDef {
+                        name: "user",
+                        ty: Utf8,
+                        not_null: false,
+                        default: None,
+                    },
+                    ColumnDef {
+                        name: "page",
+                        ty: Utf8,
+                        not_null: false,
+                        default: None,
+                    },
+                    ColumnDef {
+                        name: "event",
+                        ty: Utf8,
+                        not_null: false,
+                        default: None,
+                    },
+                ],
+                primary_key: [],
+                include: [],
+                options: {
+                    "connector",
+                    "topic",
+                    "properties.bootstrap.server",
+                    "scan.startup.mode",
+                    "properties.sasl.mechanism",
+                    "properties.security.protocol",
+                    "properties.sasl.username",
+                    "properties.sasl.password",
+                },
+                format: Some(
+                    FormatEncode {
+                        format: Plain,
+                        encode: Json,
+                        options: {},
+                        key_encode: None,
+                    },
+                ),
+            },
+        )
+    "#]],
+    );
     let StatementKind::CreateSource(source) = one(SOURCE).kind else {
         panic!("no source");
     };
@@ -87,7 +149,43 @@ fn the_articles_view() {
 
 #[test]
 fn the_articles_sink() {
-    check(SINK, expect![""]);
+    check(
+        SINK,
+        expect![[r#"
+        CreateSink(
+            CreateSink {
+                if_not_exists: true,
+                name: Name {
+                    schema: None,
+                    name: "redis_sink",
+                },
+                from: Relation(
+                    Name {
+                        schema: None,
+                        name: "events_statisics_mv",
+                    },
+                ),
+                options: {
+                    "connector",
+                    "primary_key",
+                    "redis.url",
+                },
+                format: Some(
+                    FormatEncode {
+                        format: Plain,
+                        encode: Template,
+                        options: {
+                            "force_append_only",
+                            "key_format",
+                            "value_format",
+                        },
+                        key_encode: None,
+                    },
+                ),
+            },
+        )
+    "#]],
+    );
     let StatementKind::CreateSink(sink) = one(SINK).kind else {
         panic!("no sink");
     };
@@ -119,7 +217,7 @@ fn options_take_what_users_write() {
             ("g", "a\nb"),
         ]
     );
-    expect![""].assert_eq(&format!("{:?}", source.format));
+    expect![[r#"Some(FormatEncode { format: Upsert, encode: Json, options: {"x"}, key_encode: Some(Bytes) })"#]].assert_eq(&format!("{:?}", source.format));
 }
 
 #[test]
@@ -127,50 +225,248 @@ fn tables() {
     check(
         "CREATE TABLE IF NOT EXISTS s.t (id int PRIMARY KEY, v numeric(10, 2) NOT NULL \
          DEFAULT 1.5, st struct<a int, b varchar[]>) ON CONFLICT DO NOTHING",
-        expect![""],
+        expect![[r#"
+            CreateTable(
+                CreateTable {
+                    if_not_exists: true,
+                    name: Name {
+                        schema: Some(
+                            "s",
+                        ),
+                        name: "t",
+                    },
+                    columns: [
+                        ColumnDef {
+                            name: "id",
+                            ty: Int32,
+                            not_null: false,
+                            default: None,
+                        },
+                        ColumnDef {
+                            name: "v",
+                            ty: FixedSizeBinary(
+                                16,
+                            ),
+                            not_null: true,
+                            default: Some(
+                                Value(
+                                    ValueWithSpan {
+                                        value: Number(
+                                            "1.5",
+                                            false,
+                                        ),
+                                        span: Span(Location(1,87)..Location(1,90)),
+                                    },
+                                ),
+                            ),
+                        },
+                        ColumnDef {
+                            name: "st",
+                            ty: Struct(
+                                [
+                                    Field {
+                                        name: "a",
+                                        data_type: Int32,
+                                        nullable: true,
+                                    },
+                                    Field {
+                                        name: "b",
+                                        data_type: List(
+                                            Field {
+                                                data_type: Utf8,
+                                                nullable: true,
+                                            },
+                                        ),
+                                        nullable: true,
+                                    },
+                                ],
+                            ),
+                            not_null: false,
+                            default: None,
+                        },
+                    ],
+                    primary_key: [
+                        0,
+                    ],
+                    append_only: false,
+                    on_conflict: Some(
+                        DoNothing,
+                    ),
+                    include: [],
+                    options: {},
+                    format: None,
+                    query: None,
+                },
+            )
+        "#]],
     );
     check(
         "CREATE TABLE t (a int, b int, PRIMARY KEY (b, a)) APPEND ONLY",
-        expect![""],
+        expect![[r#"
+            CreateTable(
+                CreateTable {
+                    if_not_exists: false,
+                    name: Name {
+                        schema: None,
+                        name: "t",
+                    },
+                    columns: [
+                        ColumnDef {
+                            name: "a",
+                            ty: Int32,
+                            not_null: false,
+                            default: None,
+                        },
+                        ColumnDef {
+                            name: "b",
+                            ty: Int32,
+                            not_null: false,
+                            default: None,
+                        },
+                    ],
+                    primary_key: [
+                        1,
+                        0,
+                    ],
+                    append_only: true,
+                    on_conflict: None,
+                    include: [],
+                    options: {},
+                    format: None,
+                    query: None,
+                },
+            )
+        "#]],
     );
     check(
         "CREATE TABLE t (a int) INCLUDE key AS k INCLUDE header 'h' WITH (connector = 'kafka') \
          FORMAT PLAIN ENCODE JSON",
-        expect![""],
+        expect![[r#"
+            CreateTable(
+                CreateTable {
+                    if_not_exists: false,
+                    name: Name {
+                        schema: None,
+                        name: "t",
+                    },
+                    columns: [
+                        ColumnDef {
+                            name: "a",
+                            ty: Int32,
+                            not_null: false,
+                            default: None,
+                        },
+                    ],
+                    primary_key: [],
+                    append_only: false,
+                    on_conflict: None,
+                    include: [
+                        IncludeColumn {
+                            what: "key",
+                            inner: None,
+                            alias: Some(
+                                "k",
+                            ),
+                        },
+                        IncludeColumn {
+                            what: "header",
+                            inner: Some(
+                                "h",
+                            ),
+                            alias: None,
+                        },
+                    ],
+                    options: {
+                        "connector",
+                    },
+                    format: Some(
+                        FormatEncode {
+                            format: Plain,
+                            encode: Json,
+                            options: {},
+                            key_encode: None,
+                        },
+                    ),
+                    query: None,
+                },
+            )
+        "#]],
     );
 }
 
 #[test]
 fn session_statements() {
     for (sql, expected) in [
-        ("FLUSH", expect![""]),
-        ("SHOW SOURCES", expect![""]),
-        ("SHOW MATERIALIZED VIEWS FROM public LIKE 'a%'", expect![""]),
-        ("SHOW CREATE MATERIALIZED VIEW v", expect![""]),
-        ("SHOW COLUMNS FROM s.t", expect![""]),
-        ("SHOW TIME ZONE", expect![""]),
-        ("SHOW server_version", expect![""]),
-        ("SHOW ALL", expect![""]),
-        ("DESCRIBE t", expect![""]),
-        ("SET rw_implicit_flush = true", expect![""]),
-        ("SET search_path TO a, \"B\"", expect![""]),
-        ("SET LOCAL TIME ZONE 'Europe/Moscow'", expect![""]),
-        ("SET x.y = DEFAULT", expect![""]),
-        ("RESET ALL", expect![""]),
-        ("BEGIN ISOLATION LEVEL READ COMMITTED", expect![""]),
-        ("START TRANSACTION READ ONLY", expect![""]),
-        ("COMMIT WORK", expect![""]),
-        ("ROLLBACK", expect![""]),
-        ("DISCARD ALL", expect![""]),
-        ("DEALLOCATE ALL", expect![""]),
+        ("FLUSH", expect!["Flush"]),
+        (
+            "SHOW SOURCES",
+            expect!["Show(Objects { kind: Source, schema: None, like: None })"],
+        ),
+        (
+            "SHOW MATERIALIZED VIEWS FROM public LIKE 'a%'",
+            expect![[
+                r#"Show(Objects { kind: MaterializedView, schema: Some("public"), like: Some("a%") })"#
+            ]],
+        ),
+        (
+            "SHOW CREATE MATERIALIZED VIEW v",
+            expect![[
+                r#"Show(Create { kind: MaterializedView, name: Name { schema: None, name: "v" } })"#
+            ]],
+        ),
+        (
+            "SHOW COLUMNS FROM s.t",
+            expect![[r#"Show(Columns(Name { schema: Some("s"), name: "t" }))"#]],
+        ),
+        ("SHOW TIME ZONE", expect![[r#"Show(Variable("timezone"))"#]]),
+        (
+            "SHOW server_version",
+            expect![[r#"Show(Variable("server_version"))"#]],
+        ),
+        ("SHOW ALL", expect!["Show(All)"]),
+        (
+            "DESCRIBE t",
+            expect![[r#"Describe(Name { schema: None, name: "t" })"#]],
+        ),
+        (
+            "SET rw_implicit_flush = true",
+            expect![[r#"Set { name: "rw_implicit_flush", value: Some("true"), local: false }"#]],
+        ),
+        (
+            "SET search_path TO a, \"B\"",
+            expect![[r#"Set { name: "search_path", value: Some("a, B"), local: false }"#]],
+        ),
+        (
+            "SET LOCAL TIME ZONE 'Europe/Moscow'",
+            expect![[r#"Set { name: "timezone", value: Some("Europe/Moscow"), local: true }"#]],
+        ),
+        (
+            "SET x.y = DEFAULT",
+            expect![[r#"Set { name: "x.y", value: None, local: false }"#]],
+        ),
+        ("RESET ALL", expect!["Reset(None)"]),
+        ("BEGIN ISOLATION LEVEL READ COMMITTED", expect!["Begin"]),
+        ("START TRANSACTION READ ONLY", expect!["Begin"]),
+        ("COMMIT WORK", expect!["Commit"]),
+        ("ROLLBACK", expect!["Rollback"]),
+        ("DISCARD ALL", expect!["Discard"]),
+        ("DEALLOCATE ALL", expect!["Deallocate(None)"]),
         (
             "DROP MATERIALIZED VIEW IF EXISTS a, b.c CASCADE",
-            expect![""],
+            expect![[
+                r#"Drop { kind: MaterializedView, names: [Name { schema: None, name: "a" }, Name { schema: Some("b"), name: "c" }], if_exists: true, cascade: true }"#
+            ]],
         ),
-        ("ALTER TABLE a RENAME TO b", expect![""]),
-        ("CREATE SCHEMA IF NOT EXISTS x", expect![""]),
-        ("USE dev", expect![""]),
-        ("", expect![""]),
+        (
+            "ALTER TABLE a RENAME TO b",
+            expect![[r#"Rename { kind: Table, name: Name { schema: None, name: "a" }, to: "b" }"#]],
+        ),
+        (
+            "CREATE SCHEMA IF NOT EXISTS x",
+            expect![[r#"CreateSchema { if_not_exists: true, name: "x" }"#]],
+        ),
+        ("USE dev", expect![[r#"Use("dev")"#]]),
+        ("", expect!["Empty"]),
     ] {
         expected.assert_eq(&format!("{:?}", one(sql).kind));
     }

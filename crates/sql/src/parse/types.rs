@@ -31,6 +31,10 @@ impl StatementParser<'_> {
             true => self.parse_struct()?,
             false => self.parse_named_type()?,
         };
+        // What follows a half-read `>>` belongs to the outer struct.
+        if self.closing_outer() {
+            return Ok(ty);
+        }
         if self.word("ARRAY") {
             ty = list_of(ty);
         }
