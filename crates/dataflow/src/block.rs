@@ -74,7 +74,7 @@ impl Block {
 
     /// The rows for which `keep` is true (not false, not NULL).
     pub(crate) fn filter(&self, keep: &BooleanArray) -> Result<Block> {
-        let selected = compute::prep_null_mask_filter(keep);
+        let selected = only_true(keep);
         let len = selected.true_count();
         if len == self.len {
             return Ok(self.clone());
@@ -118,7 +118,14 @@ impl Block {
 /// The boolean column's rows that are true, with NULL counted as false.
 pub(crate) fn is_true(column: &dyn Array) -> Option<BooleanArray> {
     let flags = column.as_any().downcast_ref::<BooleanArray>()?;
-    Some(compute::prep_null_mask_filter(flags))
+    Some(only_true(flags))
+}
+
+fn only_true(flags: &BooleanArray) -> BooleanArray {
+    match flags.null_count() {
+        0 => flags.clone(),
+        _ => compute::prep_null_mask_filter(flags),
+    }
 }
 
 /// Where the columns of a collection are in its encoded (key, value) pairs.

@@ -18,7 +18,7 @@ use ruslo_repr::{Error, Expr, Plan, Result, Schema};
 use super::errors::ErrorRows;
 use super::flow::Flow;
 use super::{Context, fallible};
-use crate::block::{Block, Stamps, is_true};
+use crate::block::{Block, is_true};
 use crate::spine::RowUpdate;
 
 /// Renders [`Plan::Map`].
@@ -334,13 +334,4 @@ impl Exprs {
 
 fn computed(exprs: &[Expr]) -> impl Iterator<Item = &Expr> {
     exprs.iter().filter(|expr| expr.column.is_none())
-}
-
-/// A block of constant rows, as `VALUES` has.
-pub(crate) fn constant_block(columns: Vec<ArrayRef>, len: usize, time: u64) -> Block {
-    Block {
-        columns,
-        len,
-        stamps: Stamps::Same(time, 1),
-    }
 }

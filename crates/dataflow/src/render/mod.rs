@@ -39,7 +39,7 @@ use timely::dataflow::{InputHandle, Scope, Stream};
 use timely::progress::Antichain;
 use timely::progress::operate::FrontierInterest;
 
-use crate::block::{Block, BlockStream, Shape};
+use crate::block::{Block, BlockStream, Shape, Stamps};
 use crate::spine::{
     KeyTrace, RowStream, RowTrace, RowUpdate, SharedRows, State, arrange_rows, share,
 };
@@ -59,6 +59,19 @@ pub(crate) struct LiveInput {
     pub(crate) columns: Vec<usize>,
     pub(crate) schema: Schema,
     pub(crate) handle: BlockInput,
+    /// Constant rows of the view's first time.
+    constants: Option<Block>,
+}
+
+impl LiveInput {
+    /// Hands over the constants and moves past the view's first time.
+    pub(crate) fn start(&mut self) {
+        if let Some(constants) = self.constants.take() {
+            self.handle.send(constants);
+        }
+        let as_of = *self.handle.time();
+        self.handle.advance_to(as_of + 1);
+    }
 }
 
 /// An input for the rows a source had before the view was created.
@@ -186,12 +199,13 @@ impl<'s> Context<'_, 's> {
             return stream.clone();
         }
         let (mut handle, mut stream) = self.scope.new_input::<Vec<Block>>();
-        handle.advance_to(self.as_of + 1);
+        handle.advance_to(self.as_of);
         self.parts.inputs.push(LiveInput {
             source: Some(source),
             columns: columns.to_vec(),
             schema: schema.clone(),
             handle,
+            constants: None,
         });
         if self.hydrate.contains(&source) {
             let (mut handle, past) = self.scope.new_input::<Vec<Block>>();
@@ -212,17 +226,21 @@ impl<'s> Context<'_, 's> {
     fn render_values(&mut self, rows: &[Vec<u8>], schema: &Schema) -> Result<Flow<'s>> {
         let (mut handle, stream) = self.scope.new_input::<Vec<Block>>();
         handle.advance_to(self.as_of);
+        let mut constants = None;
         if self.scope.index() == 0 && !rows.is_empty() {
             let codec = RowCodec::new(&schema.types())?;
-            let columns = codec.decode(rows.iter().map(Vec::as_slice))?;
-            handle.send(map::constant_block(columns, rows.len(), self.as_of));
+            constants = Some(Block {
+                columns: codec.decode(rows.iter().map(Vec::as_slice))?,
+                len: rows.len(),
+                stamps: Stamps::Same(self.as_of, 1),
+            });
         }
-        handle.advance_to(self.as_of + 1);
         self.parts.inputs.push(LiveInput {
             source: None,
             columns: vec![],
             schema: schema.clone(),
             handle,
+            constants,
         });
         Ok(Flow::Blocks(stream))
     }

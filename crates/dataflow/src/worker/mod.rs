@@ -75,23 +75,20 @@ impl<'w> Worker<'w> {
         }
     }
 
-    /// Works until [`Command::Shutdown`] or until nobody can send commands any more.
+    /// Works until [`Command::Shutdown`].
     pub(crate) fn run(mut self) {
         loop {
-            match self.ends.commands.try_recv() {
-                Ok(command) => {
-                    if matches!(*command, Command::Shutdown) {
-                        break;
-                    }
-                    self.handle(&command);
-                    continue;
+            let mut busy = false;
+            while let Ok(command) = self.ends.commands.try_recv() {
+                if matches!(*command, Command::Shutdown) {
+                    return self.shut_down();
                 }
-                Err(mpsc::TryRecvError::Empty) => {}
-                Err(mpsc::TryRecvError::Disconnected) => break,
+                self.handle(&command);
+                busy = true;
             }
-            let hydrating = self.feed_hydrations();
-            let peeking = self.step_peeks();
-            if hydrating || peeking {
+            busy |= self.feed_hydrations();
+            busy |= self.step_peeks();
+            if busy {
                 self.timely.step();
             } else {
                 self.timely.step_or_park(None);
@@ -99,7 +96,6 @@ impl<'w> Worker<'w> {
             self.report_progress();
             self.start_peeks();
         }
-        self.shut_down();
     }
 
     fn respond(&self, response: Response) {
@@ -354,9 +350,7 @@ impl<'w> Worker<'w> {
             let upper = collection.upper();
             if !collection.hydrated && upper.is_none_or(|upper| upper > collection.as_of) {
                 collection.hydrated = true;
-                if collection.table.is_none() {
-                    hydrated.push(*id);
-                }
+                hydrated.push(*id);
             }
             if collection.hydrated
                 && let Some(upper) = upper

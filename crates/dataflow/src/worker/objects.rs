@@ -23,7 +23,7 @@ use super::Worker;
 use crate::block::Shape;
 use crate::protocol::{ObjectStats, Response};
 use crate::queue::{BatchQueue, SourceBatch};
-use crate::render::{Context, Parts, Reporter, SinkProgress, render_sink, render_view};
+use crate::render::{Context, LiveInput, Parts, Reporter, SinkProgress, render_sink, render_view};
 use crate::spine::{RowTrace, RowUpdate, arrange_rows, row_bytes};
 
 /// A table or view: something that has a trace.
@@ -210,7 +210,7 @@ impl Worker<'_> {
                 rows,
                 errors: None,
                 as_of,
-                hydrated: false,
+                hydrated: true,
                 parts: Parts::default(),
                 table: Some(table),
                 hydrations: vec![],
@@ -249,6 +249,8 @@ impl Worker<'_> {
                 };
                 render_view(plan, key, context)
             });
+        // Only now are there operators that take in what is sent.
+        parts.inputs.iter_mut().for_each(LiveInput::start);
         let exports = exports.inspect_err(|_| {
             press_all(&mut parts);
             self.ends.shared.queues.close(self.index, id);

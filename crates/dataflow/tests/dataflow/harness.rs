@@ -452,8 +452,13 @@ impl Cluster {
             let response = self.responses.lock().unwrap().recv_timeout(left);
             match response {
                 Ok(response) => self.take(response),
-                Err(_) => panic!("waited in vain for {what}; failures: {:?}", self.failures),
+                Err(_) => panic!("waited in vain for {what}"),
             }
+            assert!(
+                self.failures.is_empty(),
+                "workers failed: {:?}",
+                self.failures
+            );
         }
     }
 
