@@ -12,6 +12,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -58,6 +59,8 @@ pub(crate) fn base_state() -> &'static SessionState {
         SessionStateBuilder::new()
             .with_config(config)
             .with_analyzer_rules(vec![])
+            // DISTINCT ON becomes an aggregation by first_value, which is looked up here.
+            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .build()
     })
 }

@@ -37,7 +37,7 @@ pub(crate) fn from_df(error: DataFusionError) -> Error {
             inner => Error::from(inner),
         },
         DataFusionError::SchemaError(inner, _) => from_schema(*inner),
-        DataFusionError::NotImplemented(text) => Error::unsupported(decapitalised(&text)),
+        DataFusionError::NotImplemented(text) => from_not_implemented(&text),
         DataFusionError::Plan(text) => from_plan(&text),
         DataFusionError::Execution(text) => from_execution(&text),
         other => Error::internal(first_line(&other.strip_backtrace()).to_string()),
@@ -93,6 +93,16 @@ fn from_schema(error: SchemaError) -> Error {
             Error::new(ErrorKind::DuplicateColumn, message)
         }
     }
+}
+
+fn from_not_implemented(text: &str) -> Error {
+    let subquery = text.contains("Exists(") || text.contains("InSubquery(");
+    if text.contains("does not support logical expression") && subquery {
+        let message = "EXISTS and IN with a subquery are supported in WHERE only";
+        return Error::unsupported(message)
+            .with_hint("Compare a count instead: (SELECT count(*) FROM …) > 0.");
+    }
+    Error::unsupported(decapitalised(text))
 }
 
 fn from_plan(text: &str) -> Error {

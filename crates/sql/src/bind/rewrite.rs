@@ -22,6 +22,7 @@ use ruslo_repr::{Error, ErrorKind, Result};
 use super::names::{column_name, marked, normalised};
 use super::{Purpose, typed};
 use crate::catalog::SessionContext;
+use crate::parse::parse_query;
 
 /// Rewrites a query in place.
 pub(super) fn rewrite_query(
@@ -120,8 +121,16 @@ impl VisitorMut for Rewriter<'_> {
         }
         // FOR UPDATE and its like change nothing here: reads never wait for writes.
         query.locks.clear();
-        if let sql::SetExpr::Values(values) = query.body.as_mut() {
-            widen_numbers(values);
+        match query.body.as_mut() {
+            sql::SetExpr::Values(values) => widen_numbers(values),
+            sql::SetExpr::Table(table) => {
+                let all = parse_query(&format!("SELECT * FROM {}", table_name(table)));
+                match all {
+                    Ok(all) => query.body = all.body,
+                    Err(error) => return ControlFlow::Break(error),
+                }
+            }
+            _ => {}
         }
         flow(check_set_operations(&query.body))
     }
@@ -159,7 +168,10 @@ impl Rewriter<'_> {
                 }
             }
             sql::Expr::Function(function) => {
-                if let Some(replacement) = self.session_function(function)? {
+                fractions_as_floats(function);
+                if let Some(column) = qualified_column(function) {
+                    *expr = column;
+                } else if let Some(replacement) = self.session_function(function)? {
                     *expr = replacement;
                 } else {
                     rewrite_nullif(expr);
@@ -167,6 +179,7 @@ impl Rewriter<'_> {
             }
             sql::Expr::CompoundFieldAccess { access_chain, .. } => {
                 keep_subscripts(access_chain);
+                rewrite_field_access(expr);
             }
             _ => {}
         }
@@ -289,6 +302,31 @@ impl Rewriter<'_> {
     }
 }
 
+/// `t.user` reads as a call of `user` without parentheses; it is a column.
+fn qualified_column(function: &sql::Function) -> Option<sql::Expr> {
+    let parts = function.name.0.iter().map(|part| part.as_ident().cloned());
+    let parts = parts.collect::<Option<Vec<_>>>()?;
+    let bare = matches!(function.args, sql::FunctionArguments::None);
+    (bare && parts.len() > 1).then_some(sql::Expr::CompoundIdentifier(parts))
+}
+
+/// The fraction that `percentile_cont(0.5) WITHIN GROUP (…)` names is a double precision.
+fn fractions_as_floats(function: &mut sql::Function) {
+    let sql::FunctionArguments::List(list) = &mut function.args else {
+        return;
+    };
+    if function.within_group.is_empty() {
+        return;
+    }
+    for arg in &mut list.args {
+        if let sql::FunctionArg::Unnamed(sql::FunctionArgExpr::Expr(value)) = arg
+            && let Some(digits) = signed_digits(value)
+        {
+            *value = cast(string(digits), &DataType::Float64);
+        }
+    }
+}
+
 /// Positions in ORDER BY and GROUP BY, counts in LIMIT: not values, so they get no type.
 fn keep_number(expr: &mut sql::Expr) {
     if let sql::Expr::Value(value) = expr
@@ -296,6 +334,14 @@ fn keep_number(expr: &mut sql::Expr) {
     {
         *long = true;
     }
+}
+
+/// The name in `TABLE schema.name`, quoted.
+fn table_name(table: &sql::Table) -> String {
+    let parts = [&table.schema_name, &table.table_name];
+    let parts = parts.into_iter().flatten();
+    let parts = parts.map(|part| format!("\"{}\"", part.replace('"', "\"\"")));
+    parts.collect::<Vec<_>>().join(".")
 }
 
 /// A count in LIMIT or OFFSET: a parameter there is a bigint.
@@ -353,6 +399,31 @@ fn keep_subscripts(chain: &mut [sql::AccessExpr]) {
             keep_number(index);
         }
     }
+}
+
+/// `(x).a[1].b` step by step: a field is a call of `get_field`, a subscript stays.
+fn rewrite_field_access(expr: &mut sql::Expr) {
+    let sql::Expr::CompoundFieldAccess { root, access_chain } = &*expr else {
+        return;
+    };
+    let is_field =
+        |access: &sql::AccessExpr| matches!(access, sql::AccessExpr::Dot(sql::Expr::Identifier(_)));
+    if !access_chain.iter().any(is_field) {
+        return;
+    }
+    let mut value = (**root).clone();
+    for access in access_chain {
+        value = match access {
+            sql::AccessExpr::Dot(sql::Expr::Identifier(field)) => {
+                call("get_field", vec![value, string(normalised(field))])
+            }
+            other => sql::Expr::CompoundFieldAccess {
+                root: Box::new(value),
+                access_chain: vec![other.clone()],
+            },
+        };
+    }
+    *expr = value;
 }
 
 fn digits(expr: &sql::Expr) -> Option<String> {

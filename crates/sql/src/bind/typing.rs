@@ -339,8 +339,18 @@ fn settle_aggregate(aggregate: Aggregate) -> DfResult<LogicalPlan> {
 }
 
 fn settle_distinct(distinct: Distinct) -> DfResult<LogicalPlan> {
-    let Distinct::All(input) = distinct else {
-        return Ok(LogicalPlan::Distinct(distinct));
+    let input = match distinct {
+        Distinct::All(input) => input,
+        Distinct::On(mut on) => {
+            let schema = on.input.schema().clone();
+            // Sorting by key forms gives the same order, and the two lists must begin alike.
+            let sorted = on.sort_expr.iter_mut().flatten().map(|sort| &mut sort.expr);
+            for expr in on.on_expr.iter_mut().chain(sorted) {
+                let ty = expr.get_type(&schema)?;
+                *expr = key_form(std::mem::take(expr), &ty);
+            }
+            return Ok(LogicalPlan::Distinct(Distinct::On(on)));
+        }
     };
     let schema = input.schema().clone();
     if !schema.fields().iter().any(|f| has_key_form(f.data_type())) {

@@ -389,6 +389,58 @@ fn sets() {
 }
 
 #[test]
+fn bare_user_is_the_session_and_qualified_user_the_column() {
+    check(
+        "SELECT user, u.user FROM (SELECT 'x' AS \"user\") u",
+        expect![[r#"
+            user character varying, user character varying
+            root | x
+        "#]],
+    );
+}
+
+#[test]
+fn distinct_on_and_percentiles() {
+    check(
+        "SELECT DISTINCT ON (price) price, id FROM orders ORDER BY price, id DESC",
+        expect![[r#"
+            price numeric, id integer
+            1.5 | 2
+            NULL | 3
+        "#]],
+    );
+    check(
+        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY quantity) FROM orders",
+        expect![[r#"
+            percentile_cont double precision
+            3.0
+        "#]],
+    );
+    check(
+        "TABLE orders",
+        expect![[r#"
+        id integer, customer character varying, price numeric, quantity integer, ordered timestamp without time zone
+        1 | ann | 1.50 | 2 | NULL
+        2 | bob | 1.5 | 3 | NULL
+        3 | NULL | NULL | 4 | NULL
+    "#]],
+    );
+    check(
+        "SELECT (r).c0, (r).c1 FROM (SELECT ROW(1, 'a') AS r) x",
+        expect![[r#"
+            c0 integer, c1 character varying
+            1 | a
+        "#]],
+    );
+    check(
+        "SELECT EXISTS (SELECT 1 FROM orders)",
+        expect![[r#"
+        0A000: EXISTS and IN with a subquery are supported in WHERE only
+    "#]],
+    );
+}
+
+#[test]
 fn series() {
     check(
         "SELECT * FROM generate_series(1, 3)",
