@@ -382,7 +382,7 @@ fn derived(source: sql::Query, width: usize) -> Result<sql::TableWithJoins> {
         return Err(Error::internal("a template without FROM"));
     };
     if let sql::TableFactor::Derived { subquery, .. } = &mut from.relation {
-        *subquery = Box::new(source);
+        **subquery = source;
     }
     Ok(from)
 }
