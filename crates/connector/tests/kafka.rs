@@ -382,6 +382,22 @@ fn asking_for_what_is_not_there() {
 }
 
 #[test]
+fn a_listener_of_another_protocol_is_suspected() {
+    // As a TLS listener does with a plain client: it reads and hangs up.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+        }
+    });
+    let patience = [("properties.sync.call.timeout", "1s")];
+    let error = kafka::probe(&options(&address, "any", &patience)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::External);
+    assert!(error.message.contains("security.protocol"), "{error}");
+}
+
+#[test]
 fn the_generator_keeps_pace_tells_and_stops() {
     let broker = broker("paced", 1);
     let mut options =

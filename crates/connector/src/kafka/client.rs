@@ -136,6 +136,18 @@ impl Events {
         }
     }
 
+    /// A broker that hangs up on us is only logged, with the likely reason: the wrong protocol.
+    /// That is taken for the cause while there is no better one.
+    fn hung_up(&self, message: &str) {
+        let mut told = lock(&self.0.told);
+        let known = told.cause.as_ref().map(|cause| cause.code);
+        if matches!(known, None | Some(RDKafkaErrorCode::AllBrokersDown)) {
+            let code = RDKafkaErrorCode::BrokerTransportFailure;
+            let reason = readable(message);
+            told.cause = Some(Complaint { code, reason });
+        }
+    }
+
     fn may_log(&self) -> bool {
         let mut window = lock(&self.0.log);
         if window.start.elapsed() >= Duration::from_secs(1) {
@@ -151,6 +163,9 @@ impl Events {
 
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            self.hung_up(message);
+        }
         if self.may_log() {
             tracing::debug!(client = %self.0.name, ?level, facility, "{message}");
         }
@@ -163,18 +178,23 @@ impl ClientContext for Events {
         if self.may_log() {
             tracing::debug!(client = %self.0.name, ?code, "{reason}");
         }
-        self.complain(code, &without_client_name(reason));
+        self.complain(code, &readable(reason));
     }
 }
 
 impl ConsumerContext for Events {}
 
-/// Drops the name of librdkafka's thread, which precedes some reasons: `[thrd:main]: …`.
-fn without_client_name(reason: &str) -> String {
-    match reason.split_once("]: ") {
-        Some((prefix, rest)) if prefix.starts_with("[thrd:") => rest.to_owned(),
-        _ => reason.to_owned(),
+/// A reason as the user should read it: without the name of librdkafka's thread, which precedes
+/// some as `[thrd:main]: …`, and with what it usually means when a broker hangs up at once.
+fn readable(reason: &str) -> String {
+    let reason = match reason.split_once("]: ") {
+        Some((prefix, rest)) if prefix.starts_with("[thrd:") => rest,
+        _ => reason,
+    };
+    if reason.contains("APIVERSION_QUERY") && !reason.contains("security.protocol") {
+        return format!("{reason}; does the listener expect another security.protocol?");
     }
+    reason.to_owned()
 }
 
 /// Locks a mutex whose data is whole after every statement, so a panic elsewhere does not matter.

@@ -103,7 +103,7 @@ pub struct RedisWriter {
 }
 
 enum Target {
-    Single(Client),
+    Single(Box<Client>),
     Cluster(Box<ClusterClient>),
 }
 
@@ -212,7 +212,7 @@ impl Target {
             return Ok(Target::Cluster(Box::new(ClusterClient::new(urls)?)));
         }
         let url = options.urls().next().unwrap_or_default();
-        Ok(Target::Single(Client::open(url)?))
+        Ok(Target::Single(Box::new(Client::open(url)?)))
     }
 }
 
