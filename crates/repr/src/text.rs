@@ -67,7 +67,8 @@ impl TextStyle {
 ///
 /// A boolean prints as `t` or `f`, as it does on the wire; see [`write_cast_text`].
 pub fn write_text(array: &dyn Array, row: usize, style: &TextStyle, out: &mut String) -> bool {
-    if array.is_null(row) {
+    // An array of the type Null has no null buffer that would tell.
+    if array.is_null(row) || array.data_type().is_null() {
         return false;
     }
     match array.data_type() {

@@ -5,6 +5,7 @@
 
 mod collect;
 mod extremum;
+mod ordered;
 mod sum;
 mod variance;
 
@@ -25,7 +26,7 @@ use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_na
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
 };
-use ruslo_repr::schema::type_name;
+use ruslo_repr::schema::{list_of, type_name};
 use ruslo_repr::text::TextStyle;
 use ruslo_repr::{Error, ErrorKind, Result};
 
@@ -155,24 +156,56 @@ impl AggregateUDFImpl for Aggregate {
         let types = args.expr_fields.iter().map(|f| f.data_type().clone());
         let types: Vec<_> = types.collect();
         let fold = self.fold(&types, args.is_distinct).map_err(to_df)?;
-        Ok(Box::new(Running { fold }))
+        if !self.ordered || args.order_bys.is_empty() {
+            let arguments = types.len();
+            return Ok(Box::new(Running { fold, arguments }));
+        }
+        let sorting: Vec<_> = args.order_bys.iter().map(|sort| sort.options).collect();
+        let sorted_by = args
+            .order_bys
+            .iter()
+            .map(|sort| sort.expr.data_type(args.schema));
+        let columns = types.into_iter().map(Ok).chain(sorted_by);
+        let columns = columns.collect::<DfResult<Vec<_>>>()?;
+        let arguments = columns.len();
+        let fold = Box::new(ordered::Ordered::new(columns, sorting, fold));
+        Ok(Box::new(Running { fold, arguments }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> DfResult<Vec<FieldRef>> {
         let types = args.input_fields.iter().map(|f| f.data_type().clone());
         let types: Vec<_> = types.collect();
         let mut fold = self.fold(&types, args.is_distinct).map_err(to_df)?;
+        if self.ordered && !args.ordering_fields.is_empty() {
+            let columns = types
+                .iter()
+                .chain(args.ordering_fields.iter().map(|f| f.data_type()));
+            let fields = columns.enumerate().map(|(i, ty)| {
+                let name = format_state_name(args.name, &format!("rows{i}"));
+                Arc::new(Field::new(name, list_of(ty.clone()), true))
+            });
+            return Ok(fields.collect());
+        }
         let state = fold.state().map_err(to_df)?;
         let fields = state.iter().enumerate().map(|(i, value)| {
             let name = format_state_name(args.name, &format!("state{i}"));
             Arc::new(Field::new(name, value.data_type(), true))
         });
-        Ok(fields.chain(args.ordering_fields.to_vec()).collect())
+        Ok(fields.collect())
+    }
+
+    /// Already sorted input gains nothing: the rows are kept all the same.
+    fn with_beneficial_ordering(
+        self: Arc<Self>,
+        _beneficial_ordering: bool,
+    ) -> DfResult<Option<Arc<dyn AggregateUDFImpl>>> {
+        Ok(Some(self))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         match self.ordered {
-            true => AggregateOrderSensitivity::HardRequirement,
+            // It sorts its rows itself, but must be given what to sort by.
+            true => AggregateOrderSensitivity::SoftRequirement,
             false => AggregateOrderSensitivity::Insensitive,
         }
     }
@@ -203,10 +236,19 @@ impl Debug for Aggregate {
 #[derive(Debug)]
 struct Running {
     fold: Box<dyn Fold>,
+    /// DataFusion may hand over columns to sort by behind these.
+    arguments: usize,
+}
+
+impl Running {
+    fn arguments<'a>(&self, values: &'a [ArrayRef]) -> &'a [ArrayRef] {
+        &values[..self.arguments.min(values.len())]
+    }
 }
 
 impl Accumulator for Running {
     fn update_batch(&mut self, values: &[ArrayRef]) -> DfResult<()> {
+        let values = self.arguments(values);
         self.fold.add(values).map_err(to_df)
     }
 
@@ -227,6 +269,7 @@ impl Accumulator for Running {
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> DfResult<()> {
+        let values = self.arguments(values);
         self.fold.remove(values).map_err(to_df)
     }
 
@@ -283,30 +326,14 @@ impl Fold for Distinct {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let columns = self.kept.iter().zip(&self.types).map(|(kept, ty)| {
-            let parts: Vec<&dyn Array> = kept.iter().map(|c| c.as_ref()).collect();
-            let values = match parts.as_slice() {
-                [] => arrow::array::new_empty_array(ty),
-                parts => arrow::compute::concat(parts)?,
-            };
-            Ok(SingleRowListArrayBuilder::new(values).build_list_scalar())
-        });
-        columns.collect()
+        let columns = self.kept.iter().zip(&self.types);
+        columns.map(|(kept, ty)| list_of_parts(kept, ty)).collect()
     }
 
     fn merge(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let Some(first) = states.first() else {
-            return Ok(());
-        };
-        for row in 0..first.len() {
-            let columns = states.iter().map(|lists| {
-                let list = lists.as_list_opt::<i32>();
-                let list = list.ok_or_else(|| Error::internal("a state is not a list"))?;
-                Ok(list.value(row))
-            });
-            self.add(&columns.collect::<Result<Vec<_>>>()?)?;
-        }
-        Ok(())
+        columns_of_lists(states)?
+            .iter()
+            .try_for_each(|columns| self.add(columns))
     }
 
     fn size(&self) -> usize {
@@ -318,6 +345,30 @@ impl Fold for Distinct {
             .map(|c| c.get_array_memory_size());
         rows + kept.sum::<usize>() + self.inner.size()
     }
+}
+
+/// A state that is all values of a column so far.
+fn list_of_parts(parts: &[ArrayRef], ty: &DataType) -> Result<ScalarValue> {
+    let parts: Vec<&dyn Array> = parts.iter().map(|c| c.as_ref()).collect();
+    let values = match parts.as_slice() {
+        [] => arrow::array::new_empty_array(ty),
+        parts => arrow::compute::concat(parts)?,
+    };
+    Ok(SingleRowListArrayBuilder::new(values).build_list_scalar())
+}
+
+/// The columns that states of [`list_of_parts`] hold, state by state.
+fn columns_of_lists(states: &[ArrayRef]) -> Result<Vec<Vec<ArrayRef>>> {
+    let rows = states.first().map_or(0, |first| first.len());
+    let columns = (0..rows).map(|row| {
+        let columns = states.iter().map(|lists| {
+            let list = lists.as_list_opt::<i32>();
+            let list = list.ok_or_else(|| Error::internal("a state is not a list"))?;
+            Ok(list.value(row))
+        });
+        columns.collect()
+    });
+    columns.collect()
 }
 
 /// The one value of an array of length one.

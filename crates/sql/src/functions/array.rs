@@ -22,29 +22,32 @@ use super::types::*;
 pub(super) fn functions() -> Vec<Function> {
     vec![
         make_array(),
-        Function::generic("array_cat", concat_typing, |args| {
-            concat_as(args, "array_cat")
+        Function::generic("array_cat", 2..=2, concat_typing, |args| {
+            concat_as(args, NullAs::List)
         })
         .alias("array_concat"),
-        Function::generic("array_append", concat_typing, |args| {
-            concat_as(args, "array_append")
+        Function::generic("array_append", 2..=2, concat_typing, |args| {
+            concat_as(args, NullAs::Item)
         }),
-        Function::generic("array_prepend", concat_typing, |args| {
-            concat_as(args, "array_prepend")
+        Function::generic("array_prepend", 2..=2, concat_typing, |args| {
+            concat_as(args, NullAs::Item)
         }),
         Function::generic(
             "cardinality",
+            1..=1,
             |types| list_to(types, Int4::data_type()),
             |args| lengths(args, |list| Some(flat_len(list))),
         ),
         Function::generic(
             "array_length",
+            2..=2,
             |types| list_to(types, Int4::data_type()),
             |args| lengths(args, |list| (!list.is_empty()).then(|| list.len())),
         )
         .alias("array_upper"),
         Function::generic(
             "array_ndims",
+            1..=1,
             |types| list_to(types, Int4::data_type()),
             |args| {
                 lengths(args, |list| {
@@ -54,38 +57,47 @@ pub(super) fn functions() -> Vec<Function> {
         ),
         Function::generic(
             "array_lower",
+            2..=2,
             |types| list_to(types, Int4::data_type()),
             |args| lengths(args, |list| (!list.is_empty()).then_some(1)),
         ),
         Function::generic(
             "array_position",
+            2..=2,
             |types| list_to(types, Int4::data_type()),
             position,
         ),
         Function::generic(
             "array_positions",
+            2..=2,
             |types| list_to(types, list_of(Int4::data_type())),
             positions,
         ),
-        Function::generic("array_remove", first_type, |args| edit(args, &Edit::Remove)),
-        Function::generic("array_replace", first_type, |args| {
+        Function::generic("array_remove", 2..=2, first_type, |args| {
+            edit(args, &Edit::Remove)
+        }),
+        Function::generic("array_replace", 3..=3, first_type, |args| {
             edit(args, &Edit::Replace)
         }),
-        Function::generic("array_distinct", first_type, |args| {
+        Function::generic("array_distinct", 1..=1, first_type, |args| {
             edit(args, &Edit::Distinct)
         }),
-        Function::generic("array_sort", first_type, |args| edit(args, &Edit::Sort)),
-        Function::generic("array_reverse", first_type, |args| {
+        Function::generic("array_sort", 1..=1, first_type, |args| {
+            edit(args, &Edit::Sort)
+        }),
+        Function::generic("array_reverse", 1..=1, first_type, |args| {
             edit(args, &Edit::Reverse)
         }),
         Function::generic(
             "op_array_contains",
+            2..=2,
             |types| list_to(types, DataType::Boolean),
             contains,
         )
         .operator("@>"),
         Function::generic(
             "array_to_string",
+            2..=3,
             |types| list_to(types, Text::data_type()),
             to_string,
         )
@@ -209,7 +221,7 @@ fn make_array() -> Function {
             None => Err(no_array(types)),
         }
     };
-    Function::generic("make_array", typing, move |args| {
+    Function::generic("make_array", 0..=usize::MAX, typing, move |args| {
         let types: Vec<_> = args
             .columns
             .iter()
@@ -230,15 +242,22 @@ fn make_array() -> Function {
     })
 }
 
-fn concat_as(args: &Args, name: &str) -> Result<ArrayRef> {
+/// What an untyped NULL beside an array stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum NullAs {
+    List,
+    Item,
+}
+
+fn concat_as(args: &Args, null: NullAs) -> Result<ArrayRef> {
     let types: Vec<_> = args
         .columns
         .iter()
         .map(|c| c.array.data_type().clone())
         .collect();
     match concat_type(&types)? {
-        DataType::List(item) => concat(args, &item),
-        _ => Err(Error::internal(format!("{name} was given no array"))),
+        DataType::List(item) => concat(args, &item, null),
+        _ => Err(no_array(&types)),
     }
 }
 
@@ -251,14 +270,14 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
-    fn of<'a>(args: &'a Args, i: usize, item: &FieldRef) -> Result<Side<'a>> {
+    fn of<'a>(args: &'a Args, i: usize, item: &FieldRef, null: NullAs) -> Result<Side<'a>> {
         let column = &args.columns[i];
         let wanted = DataType::List(item.clone());
         let is_list = match column.array.data_type() {
             DataType::List(inner) => {
                 common_type(inner.data_type(), item.data_type()).as_ref() == Some(item.data_type())
             }
-            // An untyped NULL counts as an item.
+            DataType::Null => null == NullAs::List,
             _ => false,
         };
         let values = match is_list {
@@ -300,8 +319,11 @@ impl Side<'_> {
 
 /// `a || b` where the result's items have the field `item`. A NULL array is as good as an empty
 /// one, unless both are NULL.
-pub(super) fn concat(args: &Args, item: &FieldRef) -> Result<ArrayRef> {
-    let (a, b) = (Side::of(args, 0, item)?, Side::of(args, 1, item)?);
+pub(super) fn concat(args: &Args, item: &FieldRef, null: NullAs) -> Result<ArrayRef> {
+    let (a, b) = (
+        Side::of(args, 0, item, null)?,
+        Side::of(args, 1, item, null)?,
+    );
     let mut picks = Picks::new();
     for row in 0..args.rows {
         if a.is_list && b.is_list && a.is_null(row) && b.is_null(row) {
@@ -314,7 +336,7 @@ pub(super) fn concat(args: &Args, item: &FieldRef) -> Result<ArrayRef> {
     picks.finish(&[a.source(), b.source()], item)
 }
 
-fn list_at(column: &Column, row: usize) -> Option<ArrayRef> {
+pub(super) fn list_at(column: &Column, row: usize) -> Option<ArrayRef> {
     let at = column.at(row);
     let list = column.array.as_list_opt::<i32>()?;
     list.is_valid(at).then(|| list.value(at))

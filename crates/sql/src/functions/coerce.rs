@@ -4,7 +4,8 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, Operator, binary_expr};
 use ruslo_repr::schema::{INTERVAL, NUMERIC, TIMESTAMP, list_of, timestamptz, type_name};
-use ruslo_repr::{Error, ErrorKind, Result};
+use ruslo_repr::text::parse_f64;
+use ruslo_repr::{Error, ErrorKind, Numeric, Result};
 
 use super::cast::cast;
 use super::key::key_form;
@@ -146,7 +147,8 @@ pub fn compare(op: Operator, left: (Expr, DataType), right: (Expr, DataType)) ->
     Ok(binary_expr(left, op, right))
 }
 
-/// A number as written in SQL: integer, bigint or numeric, the first that holds it.
+/// A number as written in SQL: integer, bigint, numeric or, where that overflows, double
+/// precision; the first that holds it.
 pub fn number_literal(text: &str) -> Result<ScalarValue> {
     let digits = text.replace('_', "");
     if let Ok(value) = digits.parse::<i32>() {
@@ -155,11 +157,16 @@ pub fn number_literal(text: &str) -> Result<ScalarValue> {
     if let Ok(value) = digits.parse::<i64>() {
         return Ok(ScalarValue::Int64(Some(value)));
     }
-    let value: ruslo_repr::Numeric = digits.parse()?;
-    Ok(numeric_scalar(value))
+    match digits.parse::<Numeric>() {
+        Ok(value) => Ok(numeric_scalar(value)),
+        Err(error) if error.kind == ErrorKind::OutOfRange => {
+            Ok(ScalarValue::Float64(Some(parse_f64(&digits)?)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
-pub(super) fn numeric_scalar(value: ruslo_repr::Numeric) -> ScalarValue {
+pub(super) fn numeric_scalar(value: Numeric) -> ScalarValue {
     ScalarValue::FixedSizeBinary(16, Some(value.to_bytes().to_vec()))
 }
 

@@ -14,23 +14,23 @@ use super::overload::{Args, Function};
 
 pub(super) fn functions() -> Vec<Function> {
     vec![
-        Function::generic("coalesce", common, |args| {
+        Function::generic("coalesce", 1..=usize::MAX, common, |args| {
             pick(args, |keys, row| {
                 (0..keys.columns.len()).find(|i| !keys.is_null(*i, row))
             })
         }),
-        Function::generic("greatest", common, |args| {
+        Function::generic("greatest", 1..=usize::MAX, common, |args| {
             pick(args, |keys, row| {
                 keys.known(row)
                     .max_by_key(|i| (keys.key(*i, row), usize::MAX - i))
             })
         }),
-        Function::generic("least", common, |args| {
+        Function::generic("least", 1..=usize::MAX, common, |args| {
             pick(args, |keys, row| {
                 keys.known(row).min_by_key(|i| keys.key(*i, row))
             })
         }),
-        Function::generic("nullif", nullif_type, nullif),
+        Function::generic("nullif", 2..=2, nullif_type, nullif),
     ]
 }
 

@@ -94,6 +94,7 @@ fn field(name: &str, ty: &arrow::datatypes::DataType) -> Result<Field> {
         "timezone_hour" => TimeZoneHour,
         "timezone_minute" => TimeZoneMinute,
         _ => {
+            let name = name.to_ascii_lowercase();
             let message = format!("unit \"{name}\" not recognized for type {}", type_name(ty));
             return Err(Error::new(ErrorKind::InvalidParameter, message));
         }
@@ -101,6 +102,7 @@ fn field(name: &str, ty: &arrow::datatypes::DataType) -> Result<Field> {
 }
 
 fn unsupported(name: &str, ty: &arrow::datatypes::DataType) -> Error {
+    let name = name.to_ascii_lowercase();
     let message = format!("unit \"{name}\" not supported for type {}", type_name(ty));
     Error::new(ErrorKind::Unsupported, message)
 }

@@ -15,7 +15,7 @@ pub(super) fn functions() -> Vec<Function> {
                     Ok(Json::parse(json)?.get(key).map(Json::to_string))
                 }),
                 fn2::<Jsonb, Int4, Jsonb, _>(|json, index| {
-                    Ok(Json::parse(json)?.item(index.into()).map(Json::to_string))
+                    Ok(item_of(&Json::parse(json)?, index).map(Json::to_string))
                 }),
             ],
         )
@@ -32,10 +32,8 @@ pub(super) fn functions() -> Vec<Function> {
                         .and_then(Json::into_text))
                 }),
                 fn2::<Jsonb, Int4, Text, _>(|json, index| {
-                    Ok(Json::parse(json)?
-                        .item(index.into())
-                        .cloned()
-                        .and_then(Json::into_text))
+                    let json = Json::parse(json)?;
+                    Ok(item_of(&json, index).cloned().and_then(Json::into_text))
                 }),
             ],
         )
@@ -74,6 +72,15 @@ pub(super) fn functions() -> Vec<Function> {
             .operator("#-")
             .alias("jsonb_delete_path"),
     ]
+}
+
+/// The item of an array; a scalar counts as an array of one.
+fn item_of(json: &Json, index: i32) -> Option<&Json> {
+    match json {
+        Json::Array(_) => json.item(index.into()),
+        Json::Object(_) => None,
+        scalar => matches!(index, 0 | -1).then_some(scalar),
+    }
 }
 
 /// The texts of a `varchar[]` in one row; `None` if the array is NULL.

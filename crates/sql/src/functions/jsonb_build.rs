@@ -15,10 +15,10 @@ use super::types::*;
 pub(super) fn functions() -> Vec<Function> {
     let jsonb = |_: &[DataType]| Ok(Jsonb::data_type());
     vec![
-        Function::generic("to_jsonb", jsonb, |args| {
+        Function::generic("to_jsonb", 1..=1, jsonb, |args| {
             let column = &args.columns[0];
             each_row(args, |row| {
-                if column.array.is_null(column.at(row)) {
+                if column.array.is_null(column.at(row)) || column.array.data_type().is_null() {
                     return Ok(None);
                 }
                 value_of(&column.array, column.at(row), &args.style).map(Some)
@@ -27,7 +27,7 @@ pub(super) fn functions() -> Vec<Function> {
         .alias("to_json")
         .alias("row_to_json")
         .alias("array_to_json"),
-        Function::generic("jsonb_build_array", jsonb, |args| {
+        Function::generic("jsonb_build_array", 0..=usize::MAX, jsonb, |args| {
             each_row(args, |row| {
                 let items = args.columns.iter();
                 let items = items.map(|c| value_of(&c.array, c.at(row), &args.style));
@@ -35,7 +35,8 @@ pub(super) fn functions() -> Vec<Function> {
             })
         })
         .alias("json_build_array"),
-        Function::generic("jsonb_build_object", jsonb, build_object).alias("json_build_object"),
+        Function::generic("jsonb_build_object", 0..=usize::MAX, jsonb, build_object)
+            .alias("json_build_object"),
         Function::new("jsonb_object", object_overloads()).alias("json_object"),
         Function::new(
             "jsonb_typeof",
@@ -88,7 +89,7 @@ fn each_row(args: &Args, f: impl Fn(usize) -> Result<Option<Json>>) -> Result<Ar
 
 /// A SQL value as JSON: NULL as null, dates and times in ISO 8601, what JSON lacks as text.
 pub(super) fn value_of(array: &ArrayRef, row: usize, style: &TextStyle) -> Result<Json> {
-    if array.is_null(row) {
+    if array.is_null(row) || array.data_type().is_null() {
         return Ok(Json::Null);
     }
     let text = |array: &ArrayRef| {

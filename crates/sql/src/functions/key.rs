@@ -61,7 +61,9 @@ pub(super) fn function() -> Function {
         [ty] => Ok(ty.clone()),
         _ => Err(Error::internal("key_form takes one argument")),
     };
-    Function::generic(NAME, typing, |args| key_array(&args.columns[0].array))
+    Function::generic(NAME, 1..=1, typing, |args| {
+        key_array(&args.columns[0].array)
+    })
 }
 
 /// The key form of every value of an array.

@@ -310,8 +310,8 @@ fn trigonometry() -> Vec<Function> {
         ("acos", f64::acos),
         ("acosh", f64::acosh),
         ("atanh", f64::atanh),
-        ("asind", |x| x.asin().to_degrees()),
-        ("acosd", |x| x.acos().to_degrees()),
+        ("asind", asind),
+        ("acosd", |x| 90.0 - asind(x)),
     ];
     let plain: [(&str, fn(f64) -> f64); 15] = [
         ("sin", f64::sin),
@@ -323,7 +323,7 @@ fn trigonometry() -> Vec<Function> {
         ("cosh", f64::cosh),
         ("tanh", f64::tanh),
         ("asinh", f64::asinh),
-        ("atand", |x| x.atan().to_degrees()),
+        ("atand", |x| x.atan() / 1f64.atan() * 45.0),
         ("degrees", f64::to_degrees),
         ("radians", f64::to_radians),
         ("sind", sind),
@@ -364,6 +364,14 @@ fn trigonometry() -> Vec<Function> {
     all
 }
 
+/// The inverse of [`sind`], exact where that is.
+fn asind(x: f64) -> f64 {
+    match x.abs() <= 0.5 {
+        true => x.asin() / 0.5f64.asin() * 30.0,
+        false => (90.0 - x.abs().acos() / 0.5f64.acos() * 60.0).copysign(x),
+    }
+}
+
 /// The sine of degrees, exact at the multiples of 30 where it is rational.
 fn sind(degrees: f64) -> f64 {
     let turn = degrees % 360.0;
@@ -381,7 +389,8 @@ fn sind(degrees: f64) -> f64 {
         q if q <= 45.0 => q.to_radians().sin(),
         q => (90.0 - q).to_radians().cos(),
     };
-    sign * sine
+    // Never -0.
+    sign * sine + 0.0
 }
 
 fn tand(degrees: f64) -> f64 {

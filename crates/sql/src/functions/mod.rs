@@ -31,6 +31,7 @@ mod numeric;
 mod overload;
 mod pg_info;
 mod planner;
+mod quantified;
 mod regex;
 mod string;
 mod string_format;
@@ -40,6 +41,8 @@ mod types;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use datafusion::functions::string::uuid;
+use datafusion::functions_aggregate::bool_and_or::bool_and_udaf;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
@@ -80,17 +83,22 @@ impl Registry {
             jsonb_build::functions(),
             math::functions(),
             pg_info::functions(),
+            quantified::functions(),
             regex::functions(),
             string::functions(),
             to_char::functions(),
             vec![key::function()],
         ];
         for function in ours.into_iter().flatten() {
-            registry.add_scalar(function.udf());
+            for udf in function.udfs() {
+                registry.scalars.insert(udf.name().to_string(), udf);
+            }
         }
         for function in aggregate::functions() {
             registry.add_aggregate(function);
         }
+        registry.aggregates.insert("every".into(), bool_and_udaf());
+        registry.scalars.insert("gen_random_uuid".into(), uuid());
         registry
     }
 
@@ -99,13 +107,6 @@ impl Registry {
             self.aggregates.insert(alias.clone(), udaf.clone());
         }
         self.aggregates.insert(udaf.name().to_string(), udaf);
-    }
-
-    fn add_scalar(&mut self, udf: Arc<ScalarUDF>) {
-        for alias in udf.aliases() {
-            self.scalars.insert(alias.clone(), udf.clone());
-        }
-        self.scalars.insert(udf.name().to_string(), udf);
     }
 
     /// The scalar function of this name; casts are found by their names too.
@@ -122,7 +123,7 @@ impl Registry {
         self.windows.get(name).cloned()
     }
 
-    /// Every scalar function by name and alias, without casts.
+    /// Every scalar function by each of its names, without casts.
     pub fn scalars(&self) -> &HashMap<String, Arc<ScalarUDF>> {
         &self.scalars
     }
@@ -140,3 +141,6 @@ impl Registry {
         &self.planners
     }
 }
+
+#[cfg(test)]
+mod tests;

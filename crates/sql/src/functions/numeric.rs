@@ -13,6 +13,9 @@ use Numeric::{Finite, Infinity, NaN, NegInfinity};
 /// The most digits behind the point.
 pub(super) const MAX_SCALE: u32 = 28;
 
+/// Significant digits to which quotients and powers by logarithms are good.
+const IRRATIONAL_DIGITS: u32 = 22;
+
 pub(super) fn division_by_zero() -> Error {
     Error::new(ErrorKind::DivisionByZero, "division by zero")
 }
@@ -80,7 +83,15 @@ pub(super) fn div(a: Numeric, b: Numeric) -> Result<Numeric> {
     match (a, b) {
         (NaN, _) | (_, NaN) => Ok(NaN),
         (_, Finite(b)) if b.is_zero() => Err(division_by_zero()),
-        (Finite(a), Finite(b)) => finite(a.checked_div(b)),
+        (Finite(a), Finite(b)) => {
+            let quotient = a.checked_div(b).ok_or_else(overflow)?;
+            let mut shown = quotient.normalize();
+            let scale = a.scale().max(b.scale());
+            if shown.scale() < scale {
+                shown.rescale(scale);
+            }
+            Ok(Finite(shown))
+        }
         (Finite(_), _) => Ok(Finite(Decimal::ZERO)),
         (_, Finite(_)) => Ok(infinity(signum(a) * signum(b))),
         _ => Ok(NaN),
@@ -204,7 +215,14 @@ pub(super) fn log(base: Numeric, value: Numeric) -> Result<Numeric> {
     {
         return Ok(Finite(log));
     }
-    div(ln(value)?, ln(base)?)
+    // The last digits of a quotient of logarithms are noise: of 64 to base 2 it must be 6.
+    match div(ln(value)?, ln(base)?)? {
+        Finite(log) => {
+            let rounded = log.round_sf(IRRATIONAL_DIGITS).unwrap_or(log);
+            Ok(Finite(rounded.normalize()))
+        }
+        special => Ok(special),
+    }
 }
 
 pub(super) fn power(base: Numeric, exponent: Numeric) -> Result<Numeric> {
@@ -225,7 +243,10 @@ pub(super) fn power(base: Numeric, exponent: Numeric) -> Result<Numeric> {
                     "a negative number raised to a non-integer power yields a complex result";
                 return Err(domain(message));
             }
-            finite(b.checked_powd(e))
+            let power = b.checked_powd(e).ok_or_else(overflow)?;
+            // It comes out of logarithms, whose last digits are noise.
+            let rounded = power.round_sf(IRRATIONAL_DIGITS).unwrap_or(power);
+            Ok(Finite(rounded.normalize()))
         }
         _ => numeric_from_f64(numeric_to_f64(base).powf(numeric_to_f64(exponent)), 15),
     }

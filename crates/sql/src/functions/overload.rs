@@ -5,6 +5,7 @@
 //! meaning, DataFusion never inserts a cast of its own, and a serialised plan needs only names.
 
 use std::hash::{Hash, Hasher};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
@@ -55,6 +56,8 @@ enum Body {
     Overloads(Vec<Overload>),
     /// Arguments come as they are.
     Generic {
+        /// How many arguments there may be.
+        arity: RangeInclusive<usize>,
         typing: Typing,
         eval: Eval,
     },
@@ -78,11 +81,17 @@ impl Function {
 
     pub(super) fn generic(
         name: &str,
+        arity: RangeInclusive<usize>,
         typing: Typing,
         eval: impl Fn(&Args) -> Result<ArrayRef> + Send + Sync + 'static,
     ) -> Self {
         let eval = Arc::new(eval);
-        Self::with_body(name, Body::Generic { typing, eval })
+        let body = Body::Generic {
+            arity,
+            typing,
+            eval,
+        };
+        Self::with_body(name, body)
     }
 
     fn with_body(name: &str, body: Body) -> Self {
@@ -107,6 +116,19 @@ impl Function {
 
     pub(super) fn udf(self) -> Arc<ScalarUDF> {
         Arc::new(ScalarUDF::new_from_impl(self))
+    }
+
+    /// The function under each of its names, so that errors and columns show the one in use.
+    pub(super) fn udfs(self) -> Vec<Arc<ScalarUDF>> {
+        let aliases = self.aliases.iter().map(|alias| {
+            let mut named = self.clone();
+            named.name.clone_from(alias);
+            named.symbol = None;
+            named.udf()
+        });
+        let mut all: Vec<_> = aliases.collect();
+        all.push(self.udf());
+        all
     }
 
     /// The overload for these types: fewest arguments to convert, then the cheapest conversions.
@@ -314,10 +336,6 @@ impl ScalarUDFImpl for Function {
         &self.name
     }
 
-    fn aliases(&self) -> &[String] {
-        &self.aliases
-    }
-
     fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -329,7 +347,10 @@ impl ScalarUDFImpl for Function {
     fn return_type(&self, arg_types: &[DataType]) -> DfResult<DataType> {
         let returns = match &self.body {
             Body::Overloads(all) => self.choose(all, arg_types).map(|o| o.returns.clone()),
-            Body::Generic { typing, .. } => typing(arg_types),
+            Body::Generic { arity, typing, .. } => match arity.contains(&arg_types.len()) {
+                true => typing(arg_types),
+                false => Err(self.undefined(arg_types)),
+            },
         };
         returns.map_err(to_df)
     }

@@ -13,6 +13,7 @@ pub(super) fn functions() -> Vec<Function> {
     let mut all = vec![
         Function::generic(
             "pg_typeof",
+            1..=1,
             |_| Ok(Text::data_type()),
             |args| {
                 let name = args.columns.first().map(|c| type_name(c.array.data_type()));
@@ -55,6 +56,7 @@ pub(super) fn functions() -> Vec<Function> {
     for name in ["obj_description", "col_description", "shobj_description"] {
         all.push(Function::generic(
             name,
+            1..=3,
             |_| Ok(Text::data_type()),
             |args| Text::collect(vec![None; args.rows]),
         ));
@@ -67,6 +69,7 @@ pub(super) fn functions() -> Vec<Function> {
     ] {
         all.push(Function::generic(
             name,
+            1..=3,
             |_| Ok(DataType::Boolean),
             |args| Bool::collect(vec![Some(true); args.rows]),
         ));

@@ -36,6 +36,10 @@ fn function_of(op: &BinaryOperator) -> Option<&'static str> {
         QuestionPipe => "op_json_exists_any",
         QuestionAnd => "op_json_exists_all",
         PGStartsWith => "starts_with",
+        PGRegexMatch => "op_regex_match",
+        PGRegexIMatch => "op_regex_imatch",
+        PGRegexNotMatch => "op_regex_not_match",
+        PGRegexNotIMatch => "op_regex_not_imatch",
         _ => return None,
     })
 }

@@ -18,13 +18,14 @@ use super::types::*;
 const MAX_CACHED: usize = 64;
 
 thread_local! {
-    static CACHE: RefCell<HashMap<(String, String), Regex>> = RefCell::new(HashMap::new());
+    /// By pattern, then by flags.
+    static CACHE: RefCell<HashMap<String, HashMap<String, Regex>>> = RefCell::new(HashMap::new());
 }
 
 /// The expression with PostgreSQL's flags (`i`, `c`, `n`, `m`, `s`, `x`; `g` is the caller's).
 fn compile(pattern: &str, flags: &str) -> Result<Regex> {
-    let key = (pattern.to_string(), flags.to_string());
-    if let Some(regex) = CACHE.with_borrow(|cache| cache.get(&key).cloned()) {
+    let known = CACHE.with_borrow(|cache| cache.get(pattern)?.get(flags).cloned());
+    if let Some(regex) = known {
         return Ok(regex);
     }
     let mut builder = RegexBuilder::new(pattern);
@@ -52,7 +53,8 @@ fn compile(pattern: &str, flags: &str) -> Result<Regex> {
         if cache.len() >= MAX_CACHED {
             cache.clear();
         }
-        cache.insert(key, regex.clone());
+        let by_flags = cache.entry(pattern.to_string()).or_default();
+        by_flags.insert(flags.to_string(), regex.clone());
     });
     Ok(regex)
 }
@@ -60,7 +62,15 @@ fn compile(pattern: &str, flags: &str) -> Result<Regex> {
 pub(super) fn functions() -> Vec<Function> {
     let matches = |s: &str, pattern: &str, flags: &str| Ok(compile(pattern, flags)?.is_match(s));
     let count = |s: &str, pattern: &str| Ok(compile(pattern, "")?.find_iter(s).count() as i32);
+    let operator = |name: &str, symbol, flags: &'static str, wanted: bool| {
+        let matches = move |s: &str, p: &str| Ok(compile(p, flags)?.is_match(s) == wanted);
+        Function::new(name, vec![fn2::<Text, Text, Bool, Result<bool>>(matches)]).operator(symbol)
+    };
     vec![
+        operator("op_regex_match", "~", "", true),
+        operator("op_regex_imatch", "~*", "i", true),
+        operator("op_regex_not_match", "!~", "", false),
+        operator("op_regex_not_imatch", "!~*", "i", false),
         Function::new(
             "regexp_like",
             vec![

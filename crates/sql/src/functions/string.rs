@@ -1,9 +1,10 @@
 //! String functions. Positions and lengths count characters.
 
 use ruslo_repr::text::json::Json;
-use ruslo_repr::text::write_cast_text;
+use ruslo_repr::text::{write_cast_text, write_text};
 use ruslo_repr::{Error, ErrorKind, Result};
 
+use super::array::NullAs;
 use super::overload::{Args, Function, Overload, fn1, fn2, fn3, over};
 use super::types::*;
 use super::{jsonb, string_format};
@@ -27,26 +28,37 @@ pub(super) fn functions() -> Vec<Function> {
 
 fn concatenation() -> Vec<Function> {
     vec![
-        Function::generic("op_concat", super::array::concat_type, concat_any).operator("||"),
+        Function::generic("op_concat", 2..=2, super::array::concat_type, concat_any).operator("||"),
         Function::generic(
             "concat",
+            1..=usize::MAX,
             |_| Ok(Text::data_type()),
             |args| {
                 let row_text = |row| {
                     let mut text = String::new();
                     args.columns.iter().for_each(|column| {
-                        write_cast(args, column, row, &mut text);
+                        write_value(args, column, row, &mut text);
                     });
                     Some(text)
                 };
                 Text::collect((0..args.rows).map(row_text).collect())
             },
         ),
-        Function::generic("concat_ws", |_| Ok(Text::data_type()), concat_ws),
+        Function::generic(
+            "concat_ws",
+            1..=usize::MAX,
+            |_| Ok(Text::data_type()),
+            concat_ws,
+        ),
     ]
 }
 
-/// Appends a value as text; false for NULL.
+/// Appends a value as clients see it; false for NULL.
+pub(super) fn write_value(args: &Args, column: &Column, row: usize, out: &mut String) -> bool {
+    write_text(&column.array, column.at(row), &args.style, out)
+}
+
+/// Appends a value as a cast to text gives it; false for NULL.
 pub(super) fn write_cast(args: &Args, column: &Column, row: usize, out: &mut String) -> bool {
     write_cast_text(&column.array, column.at(row), &args.style, out)
 }
@@ -58,7 +70,7 @@ fn concat_ws(args: &Args) -> Result<arrow::array::ArrayRef> {
     };
     let joined = (0..args.rows).map(|row| {
         let mut glue = String::new();
-        if !write_cast(args, separator, row, &mut glue) {
+        if !write_value(args, separator, row, &mut glue) {
             return None;
         }
         let mut text = String::new();
@@ -68,7 +80,7 @@ fn concat_ws(args: &Args) -> Result<arrow::array::ArrayRef> {
             if !first {
                 text.push_str(&glue);
             }
-            match write_cast(args, part, row, &mut text) {
+            match write_value(args, part, row, &mut text) {
                 true => first = false,
                 false => text.truncate(before),
             }
@@ -85,7 +97,7 @@ fn concat_any(args: &Args) -> Result<arrow::array::ArrayRef> {
     let types = args.columns.iter().map(|c| c.array.data_type().clone());
     let types: Vec<DataType> = types.collect();
     match super::array::concat_type(&types)? {
-        DataType::List(item) => super::array::concat(args, &item),
+        DataType::List(item) => super::array::concat(args, &item, NullAs::List),
         DataType::LargeUtf8 => {
             let style = &args.style;
             let json = |i: usize| -> Result<Column> {
@@ -320,6 +332,7 @@ fn changing() -> Vec<Function> {
         Function::new("quote_literal", vec![fn1::<Text, Text, _>(quote_literal)]),
         Function::generic(
             "quote_nullable",
+            1..=1,
             |_| Ok(Text::data_type()),
             |args| {
                 let quoted = (0..args.rows).map(|row| {

@@ -4,12 +4,17 @@ use arrow::array::ArrayRef;
 use ruslo_repr::{Error, ErrorKind, Result};
 
 use super::overload::{Args, Function, fn1, fn2};
-use super::string::{MAX_TEXT_BYTES, quote_ident, quote_literal, too_long, write_cast};
+use super::string::{MAX_TEXT_BYTES, quote_ident, quote_literal, too_long, write_value};
 use super::types::*;
 
 pub(super) fn functions() -> Vec<Function> {
     let mut all = vec![
-        Function::generic("format", |_| Ok(Text::data_type()), format_rows),
+        Function::generic(
+            "format",
+            1..=usize::MAX,
+            |_| Ok(Text::data_type()),
+            format_rows,
+        ),
         Function::new("encode", vec![fn2::<Bytea, Text, Text, _>(encode)]),
         Function::new("decode", vec![fn2::<Text, Text, Bytea, _>(decode)]),
         Function::new(
@@ -45,7 +50,7 @@ fn format_rows(args: &Args) -> Result<ArrayRef> {
     };
     let formatted = (0..args.rows).map(|row| {
         let mut text = String::new();
-        match write_cast(args, pattern, row, &mut text) {
+        match write_value(args, pattern, row, &mut text) {
             true => format_row(args, row, &text).map(Some),
             false => Ok(None),
         }
@@ -90,7 +95,7 @@ fn format_row(args: &Args, row: usize, pattern: &str) -> Result<String> {
         let column = column.ok_or_else(|| invalid("too few arguments for format()"))?;
         next += 1;
         let mut value = String::new();
-        let known = write_cast(args, column, row, &mut value);
+        let known = write_value(args, column, row, &mut value);
         let text = match (kind, known) {
             ('s', _) => value,
             ('L', true) => quote_literal(&value),

@@ -1,6 +1,7 @@
 //! `min` and `max` over every type, by the order of key forms.
 
 use arrow::array::{Array, ArrayRef};
+use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::ScalarValue;
@@ -27,8 +28,17 @@ fn start(types: &[DataType], largest: bool) -> Result<Box<dyn Fold>> {
         .first()
         .ok_or_else(|| Error::internal("min and max take an argument"))?;
     let empty = ScalarValue::try_from(ty).map_err(|error| Error::internal(error.to_string()))?;
+    // Of equal values (1.5 and 1.50) the one with the greatest bytes, whatever the order of rows.
+    let tie = SortOptions {
+        descending: !largest,
+        nulls_first: true,
+    };
+    let fields = vec![
+        SortField::new(ty.clone()),
+        SortField::new_with_options(ty.clone(), tie),
+    ];
     Ok(Box::new(Extremum {
-        converter: RowConverter::new(vec![SortField::new(ty.clone())])?,
+        converter: RowConverter::new(fields)?,
         best: None,
         value: empty,
         largest,
@@ -50,7 +60,9 @@ impl Fold for Extremum {
         if matches!(column.data_type(), DataType::Null) {
             return Ok(());
         }
-        let rows = self.converter.convert_columns(&[key_array(column)?])?;
+        let rows = self
+            .converter
+            .convert_columns(&[key_array(column)?, column.clone()])?;
         let known = (0..column.len()).filter(|i| column.is_valid(*i));
         let best = match self.largest {
             true => known.max_by_key(|i| rows.row(*i)),

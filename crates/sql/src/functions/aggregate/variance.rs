@@ -65,7 +65,7 @@ fn start(types: &[DataType], measure: Measure) -> Result<Box<dyn Fold>> {
     Ok(match types {
         [DataType::Float32 | DataType::Float64] => Box::new(Floats {
             count: 0,
-            mean: 0.0,
+            sum: 0.0,
             squares: 0.0,
             measure,
         }),
@@ -160,43 +160,53 @@ impl Fold for Exact {
     }
 }
 
-/// Mean and sum of squared distances from it, which stays exact where plain sums cancel out.
+/// The sum of values, and of squared distances from their mean, carried along value by value:
+/// plain sums of squares would cancel out.
 #[derive(Debug)]
 struct Floats {
     count: i64,
-    mean: f64,
+    sum: f64,
     squares: f64,
     measure: Measure,
 }
 
 impl Floats {
-    fn merge_one(&mut self, count: i64, mean: f64, squares: f64) {
+    fn add_value(&mut self, value: f64) {
+        self.count += 1;
+        self.sum += value;
+        if self.count > 1 {
+            let count = self.count as f64;
+            let distance = value * count - self.sum;
+            self.squares += distance * distance / (count * (count - 1.0));
+        }
+    }
+
+    fn merge_one(&mut self, count: i64, sum: f64, squares: f64) {
         if count == 0 {
             return;
         }
-        let total = self.count + count;
-        let distance = mean - self.mean;
-        let weight = self.count as f64 * count as f64 / total as f64;
-        self.squares += squares + distance * distance * weight;
-        self.mean += distance * (count as f64 / total as f64);
-        self.count = total;
+        if self.count > 0 {
+            let (a, b) = (self.count as f64, count as f64);
+            let distance = self.sum / a - sum / b;
+            self.squares += a * b * distance * distance / (a + b);
+        }
+        self.count += count;
+        self.sum += sum;
+        self.squares += squares;
     }
 }
 
 impl Fold for Floats {
     fn add(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let values = cast_array(&columns[0], &DataType::Float64, &style())?;
-        for value in values.as_primitive::<Float64Type>().iter().flatten() {
-            self.merge_one(1, value, 0.0);
-        }
+        let values = values.as_primitive::<Float64Type>().iter().flatten();
+        values.for_each(|value| self.add_value(value));
         Ok(())
     }
 
     fn result(&mut self) -> Result<ScalarValue> {
-        let variance = self
-            .measure
-            .divisor(self.count)
-            .map(|by| self.squares / by as f64);
+        let divisor = self.measure.divisor(self.count);
+        let variance = divisor.map(|by| self.squares / by as f64);
         let result = variance.map(|v| if self.measure.root { v.sqrt() } else { v });
         Ok(ScalarValue::Float64(result))
     }
@@ -204,19 +214,19 @@ impl Fold for Floats {
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         Ok(vec![
             ScalarValue::Int64(Some(self.count)),
-            ScalarValue::Float64(Some(self.mean)),
+            ScalarValue::Float64(Some(self.sum)),
             ScalarValue::Float64(Some(self.squares)),
         ])
     }
 
     fn merge(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let [counts, means, squares] = states else {
+        let [counts, sums, squares] = states else {
             return Err(Error::internal("a state of a variance has three columns"));
         };
         for row in 0..counts.len() {
             self.merge_one(
                 counts.as_primitive::<Int64Type>().value(row),
-                means.as_primitive::<Float64Type>().value(row),
+                sums.as_primitive::<Float64Type>().value(row),
                 squares.as_primitive::<Float64Type>().value(row),
             );
         }

@@ -11,6 +11,7 @@ use ruslo_repr::text::json::Json;
 use ruslo_repr::text::{DAY_US, TextStyle, parse_texts, write_cast_text};
 use ruslo_repr::{Error, ErrorKind, Numeric, Result};
 
+use super::super::arith::float_overflow;
 use super::super::numeric::{numeric_from_f64, numeric_to_f64, numeric_to_int};
 use super::super::types::*;
 use super::cannot_cast;
@@ -137,7 +138,7 @@ fn cast_number(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         (Float64, Float32) => map::<Float8, Float4>(array, |v| {
             let narrow = v as f32;
             match (narrow.is_infinite() && v.is_finite()) || (narrow == 0.0 && v != 0.0) {
-                true => Err(out_of_range(to)),
+                true => Err(float_overflow()),
                 false => Ok(narrow),
             }
         }),
