@@ -3,6 +3,8 @@
 //! A setting is looked for in this order: flag, environment variable (`RUSLO_*`), the TOML file
 //! named by `--config`, the default.
 
+mod demo;
+mod generate;
 mod run;
 mod script;
 mod serve;
@@ -32,6 +34,7 @@ Examples:
   psql -h localhost -p 4566 -d dev -U root
                                        connect to it
   ruslo run pipeline.sql               start it with a pipeline and keep serving
+  ruslo demo                           see a pipeline run; needs only redis-server
 ";
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +43,10 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Start the server, execute a file of SQL statements, keep serving.
     Run(run::RunArgs),
+    /// Send made-up events to a Kafka topic.
+    Generate(generate::GenerateArgs),
+    /// Watch a whole pipeline run: generator, Kafka, views, Redis.
+    Demo(demo::DemoArgs),
 }
 
 /// Parses the command line, runs the command, and turns its result into an exit status.
@@ -65,6 +72,15 @@ fn dispatch(command: Command) -> Result<()> {
             let settings = args.server.settings()?;
             start_logging(&settings.log)?;
             runtime()?.block_on(run::run(args, settings))
+        }
+        Command::Generate(args) => {
+            start_logging("warn")?;
+            runtime()?.block_on(generate::generate(args))
+        }
+        Command::Demo(args) => {
+            let args = args.with_quiet_log();
+            start_logging(&args.server.settings()?.log)?;
+            runtime()?.block_on(demo::demo(args))
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn run(args: RunArgs, settings: Settings) -> Result<()> {
     let running = Running::start(&settings).await?;
     let mut session = running.engine.session("root", "dev");
     tokio::pin!(stop);
-    let result = tokio::select! {
+    let mut result = tokio::select! {
         result = execute_all(&mut session, &name, &script) => result,
         () = &mut stop => {
             session.cancel_handle().cancel();
@@ -53,7 +53,10 @@ pub(super) async fn run(args: RunArgs, settings: Settings) -> Result<()> {
     drop(session);
     if result.is_ok() && !args.exit {
         announce(&running);
-        stop.await;
+        result = tokio::select! {
+            () = stop => Ok(()),
+            error = running.failed() => Err(error),
+        };
     }
     running.stop().await;
     result

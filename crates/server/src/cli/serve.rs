@@ -80,6 +80,19 @@ impl Running {
         })
     }
 
+    /// Resolves, with the reason, once the engine can't go on.
+    pub async fn failed(&self) -> anyhow::Error {
+        let mut failure = self.engine.failure();
+        let error = match failure.wait_for(Option::is_some).await {
+            Ok(error) => error.clone(),
+            Err(_) => None,
+        };
+        match error {
+            Some(error) => anyhow::Error::new(error).context("the engine failed"),
+            None => anyhow::anyhow!("the engine has ended"),
+        }
+    }
+
     /// Ends clients' connections, then the engine.
     pub async fn stop(self) {
         self.shutdown.send_replace(true);
@@ -122,10 +135,13 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
     let stop = stop_signal()?;
     let running = Running::start(&settings).await?;
     announce(&running);
-    stop.await;
+    let ended = tokio::select! {
+        () = stop => Ok(()),
+        error = running.failed() => Err(error),
+    };
     running.stop().await;
     tracing::info!("ended");
-    Ok(())
+    ended
 }
 
 /// Logs where the server can be reached.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-const LISTEN: &str = "127.0.0.1:4566";
-const HTTP: &str = "127.0.0.1:5691";
+pub(super) const LISTEN: &str = "127.0.0.1:4566";
+pub(super) const HTTP: &str = "127.0.0.1:5691";
 const LOG: &str = "info";
 const CONNECTIONS_MAX: usize = 500;
 /// More workers than this is a typing error.
