@@ -2,12 +2,38 @@
 //!
 //! `server` talks to it only through [`Engine`] and [`Session`]; nothing here knows the Postgres
 //! protocol or HTTP.
+//!
+//! ```text
+//!  Session ──parse, plan (sql)──> Coordinator ──Command──> workers (dataflow)
+//!                                   ^      │ <──Response──────┘
+//!                    input is ready │      │ visible time, changes
+//!  Kafka ──> ingest ──batches──> queues    └──> export ──> Redis
+//! ```
 
+mod bad_data;
+mod catalog;
+mod coordinator;
+mod export;
+mod ingest;
+mod introspection;
+mod scan;
+mod secrets;
+mod session;
+mod stats;
+pub mod system;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::DataType;
-use arrow::record_batch::RecordBatch;
+#[doc(hidden)]
+pub use ruslo_dataflow::Faults;
+use ruslo_dataflow::{Workers, WorkersConfig};
 pub use ruslo_repr::{Error, ErrorKind, Result, Schema};
+pub use session::{CancelHandle, Description, Notice, Outcome, Param, Session, Statement};
+use tokio::sync::{mpsc, watch};
+
+use crate::catalog::{Body, Catalog};
+use crate::coordinator::{Coordinator, Request};
 
 /// How the server is started; mirrors the flags of `ruslo serve`.
 #[derive(Clone, Debug)]
@@ -18,124 +44,96 @@ pub struct Config {
 
 /// The running database. Cheap to clone; all clones are the same database.
 #[derive(Clone)]
-pub struct Engine {}
-
-/// One client's conversation: settings, prepared statements' catalog view, cancellation.
-pub struct Session {}
-
-/// A parsed statement, ready to be described or executed any number of times.
-#[derive(Clone, Debug)]
-pub struct Statement {}
-
-/// What a statement takes and gives, for the extended protocol.
-#[derive(Clone, Debug)]
-pub struct Description {
-    pub params: Vec<DataType>,
-    /// None: the statement returns no rows.
-    pub columns: Option<Schema>,
+pub struct Engine {
+    shared: Arc<Shared>,
 }
 
-/// A message beside the result, PostgreSQL's NOTICE or WARNING.
-#[derive(Clone, Debug)]
-pub struct Notice {
-    /// `NOTICE` or `WARNING`.
-    pub severity: &'static str,
-    pub message: String,
-}
-
-/// What executing a statement gave.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Rows; `tag` is the word of the command tag (`SELECT`, `SHOW`, `EXPLAIN`, `INSERT 0 n` …).
-    Rows { schema: Schema, batches: Vec<RecordBatch>, tag: String },
-    /// No rows: the whole command tag, as `CREATE_SOURCE` or `INSERT 0 3`.
-    Done { tag: String },
-    /// The statement was empty.
-    Empty,
-}
-
-/// Cancels what a session is executing, from another connection.
-#[derive(Clone)]
-pub struct CancelHandle {}
-
-impl CancelHandle {
-    pub fn cancel(&self) {}
-}
-
-/// A query parameter as the client sent it.
-#[derive(Clone, Debug)]
-pub enum Param {
-    Null,
-    /// PostgreSQL's text form.
-    Text(String),
-    /// PostgreSQL's binary form of the described parameter type.
-    Binary(Vec<u8>),
+/// What all sessions share.
+struct Shared {
+    catalog: Catalog,
+    coordinator: Coordinator,
+    workers: Workers,
+    /// Statements that change the catalog run one after the other.
+    ddl: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
-    /// Starts workers and coordinator.
-    pub async fn start(_config: Config) -> Result<Engine> {
-        Ok(Engine {})
+    /// Starts workers and coordinator. Must be called within a tokio runtime.
+    pub async fn start(config: Config) -> Result<Engine> {
+        Self::start_with_faults(config, Faults::default()).await
     }
 
-    pub fn session(&self, _user: &str, _database: &str) -> Session {
-        Session {}
+    /// Starts with faults planted in operators: a test of the tests, never of use otherwise.
+    #[doc(hidden)]
+    pub async fn start_with_faults(config: Config, faults: Faults) -> Result<Engine> {
+        let (respond, responses) = mpsc::unbounded_channel();
+        let workers = Workers::start_with_faults(
+            WorkersConfig {
+                workers: config.workers.max(1),
+                evaluator: ruslo_sql::evaluator(),
+            },
+            faults,
+            Arc::new(move |response| {
+                // The coordinator is gone only when the process ends.
+                let _ = respond.send(response);
+            }),
+        )?;
+        let coordinator = Coordinator::start(workers.clone(), responses);
+        // The first time: from here on there is always something that can be read.
+        coordinator.ask(Request::Tick).await?;
+        let catalog = Catalog::new();
+        let ddl = tokio::sync::Mutex::new(());
+        let shared = Arc::new(Shared {
+            catalog,
+            coordinator,
+            workers,
+            ddl,
+        });
+        stats::spawn(Arc::downgrade(&shared));
+        Ok(Engine { shared })
     }
 
-    /// Ends everything cleanly: in-flight sink batches are flushed within `grace`.
-    pub async fn shutdown(&self, _grace: Duration) {}
+    pub fn session(&self, user: &str, database: &str) -> Session {
+        Session::new(self.shared.clone(), user, database)
+    }
+
+    /// Ends sinks, readers and workers. Waits up to `grace` for sinks to write what they hold.
+    pub async fn shutdown(&self, grace: Duration) {
+        let objects = self.shared.catalog.objects();
+        let sinks = objects.iter().filter_map(|object| match &object.body {
+            Body::Sink { sink, .. } => Some(sink.clone()),
+            _ => None,
+        });
+        let sinks: Vec<_> = sinks.collect();
+        let deadline = tokio::time::Instant::now() + grace;
+        let busy = || sinks.iter().any(|sink| sink.status.lock().waiting > 0);
+        while busy() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for sink in &sinks {
+            sink.stop();
+        }
+        self.shared.coordinator.send(Request::Shutdown);
+        let workers = self.shared.workers.clone();
+        let joined = tokio::task::spawn_blocking(move || workers.join());
+        if tokio::time::timeout(Duration::from_secs(5), joined)
+            .await
+            .is_err()
+        {
+            tracing::warn!("workers did not end within 5 s");
+        }
+    }
 
     /// Ok when the server can answer queries; else why not.
     pub fn health(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Session {
-    /// Splits and parses a query string of any number of statements.
-    pub fn parse(&self, _sql: &str) -> Result<Vec<Statement>> {
-        Ok(vec![])
+        match &*self.shared.coordinator.failure().borrow() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 
-    /// `hints` are parameter types the client fixed, in order; `None` where it left them open.
-    pub async fn describe(
-        &self,
-        _statement: &Statement,
-        _hints: &[Option<DataType>],
-    ) -> Result<Description> {
-        Err(Error::unsupported("not built"))
-    }
-
-    pub async fn execute(
-        &mut self,
-        _statement: &Statement,
-        _params: &[Param],
-        _param_types: &[DataType],
-    ) -> Result<Outcome> {
-        Err(Error::unsupported("not built"))
-    }
-
-    /// Notices since the last call, oldest first.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
-        vec![]
-    }
-
-    /// Settings to report to the client (`ParameterStatus`), as TimeZone, server_version …
-    pub fn parameters(&self) -> Vec<(String, String)> {
-        vec![]
-    }
-
-    /// The session's time zone, in which timestamptz is printed.
-    pub fn time_zone(&self) -> String {
-        "UTC".into()
-    }
-
-    /// 'I' idle, 'T' in a transaction block, 'E' in a failed one.
-    pub fn transaction_status(&self) -> char {
-        'I'
-    }
-
-    pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle {}
+    /// Set once a worker has failed: the process should end with an error.
+    pub fn failure(&self) -> watch::Receiver<Option<Error>> {
+        self.shared.coordinator.failure()
     }
 }

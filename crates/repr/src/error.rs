@@ -51,6 +51,10 @@ pub enum ErrorKind {
     ShuttingDown,
     /// The statement is not allowed in the state the session is in.
     InvalidState,
+    /// The transaction has failed: ROLLBACK first.
+    FailedTransaction,
+    /// A prepared statement that is not there.
+    UndefinedStatement,
     /// Our fault: please report it.
     Internal,
 }
@@ -85,6 +89,8 @@ impl ErrorKind {
             External => "58000",
             ShuttingDown => "57P01",
             InvalidState => "55000",
+            FailedTransaction => "25P02",
+            UndefinedStatement => "26000",
             Internal => "XX000",
         }
     }

@@ -1,0 +1,657 @@
+//! The one place that decides times: what is visible together, and when.
+//!
+//! A single task owns all of it, so there are no locks and no races to think about. Everything
+//! else (sessions, ingest threads, sinks) sends it a [`Request`]; workers answer with
+//! [`Response`]s.
+//!
+//! ```text
+//!   last binding          close              bound             complete
+//!   ─────┬──────────────────┬──────────────────┬──────────────────┬─────> one time's life
+//!        │ input is ready   │ workers drain    │ every worker has │ every hydrated view has
+//!        │ or a row written │ their queues     │ said its offsets │ passed it: reads see it
+//! ```
+//!
+//! *Bound before seen*: a time is visible only when its binding (source partition → next offset)
+//! is recorded **and** all views are through it. The next time is closed only then, so batches
+//! grow with load by themselves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ruslo_dataflow::{Command, ObjectStats, Response, Workers};
+use ruslo_repr::{Diff, Error, ErrorKind, ObjectId, Plan, Result, RowBytes, Schema, Time};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// Source input alone closes a time at most this often: fewer, larger steps cost less, and a
+/// few milliseconds are far below what anybody sees. Written rows close a time at once.
+const SOURCE_CLOSE_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// How often arrangements are told that nobody will read below the visible time any more.
+const COMPACTION_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Rows of an arrangement (in arranged order) with their multiplicities.
+pub(crate) type PeekedRows = Vec<(RowBytes, Diff)>;
+
+/// Where a view begins: its first time, and how far each source partition was bound at it.
+pub(crate) struct ViewStart {
+    pub(crate) as_of: Time,
+    pub(crate) bound: HashMap<ObjectId, BTreeMap<i32, i64>>,
+}
+
+/// Changes of a view for a sink; `upper` is per worker.
+pub(crate) struct SinkChanges {
+    pub(crate) worker: usize,
+    pub(crate) updates: Vec<(RowBytes, Time, Diff)>,
+    pub(crate) upper: Time,
+}
+
+/// What to peek; see [`Command::Peek`].
+pub(crate) struct PeekTarget {
+    pub(crate) id: ObjectId,
+    pub(crate) errors: bool,
+    pub(crate) keys: Option<Vec<RowBytes>>,
+    pub(crate) limit: Option<usize>,
+}
+
+pub(crate) enum Request {
+    CreateSource(ObjectId),
+    /// Answered with the first time at which the table can be read.
+    CreateTable {
+        id: ObjectId,
+        schema: Schema,
+        key: Vec<usize>,
+        reply: oneshot::Sender<Time>,
+    },
+    CreateView {
+        id: ObjectId,
+        name: String,
+        plan: Plan,
+        key: Vec<usize>,
+        hydrate: Vec<ObjectId>,
+        reply: oneshot::Sender<ViewStart>,
+    },
+    /// Answered when every worker has the view's first time complete.
+    WaitHydrated {
+        id: ObjectId,
+        reply: oneshot::Sender<()>,
+    },
+    CreateSink {
+        id: ObjectId,
+        from: ObjectId,
+        /// The sink starts with all that is there at this or a later time.
+        at_least: Time,
+        changes: mpsc::UnboundedSender<SinkChanges>,
+    },
+    Drop(Vec<ObjectId>),
+    /// Answered with the rows' time once that time is bound.
+    Write {
+        table: ObjectId,
+        updates: PeekedRows,
+        reply: oneshot::Sender<Time>,
+    },
+    /// Closes a time even if nothing came in; answered with it once it is bound.
+    Tick(oneshot::Sender<Time>),
+    /// Answered once a time of at least `at_least` is visible; the hold keeps it readable.
+    Read {
+        at_least: Time,
+        reply: oneshot::Sender<ReadHold>,
+    },
+    Release(Time),
+    Peek {
+        target: PeekTarget,
+        time: Time,
+        reply: oneshot::Sender<Result<PeekedRows>>,
+    },
+    Stats(oneshot::Sender<Vec<ObjectStats>>),
+    Shutdown,
+}
+
+/// Keeps a time readable (not compacted away) until dropped.
+pub(crate) struct ReadHold {
+    pub(crate) time: Time,
+    coordinator: Coordinator,
+}
+
+impl Drop for ReadHold {
+    fn drop(&mut self) {
+        let _ = self.coordinator.requests.send(Request::Release(self.time));
+    }
+}
+
+/// The coordinator as others see it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Coordinator {
+    requests: mpsc::UnboundedSender<Request>,
+    input_ready: Arc<Notify>,
+    visible: watch::Receiver<Time>,
+    failure: watch::Receiver<Option<Error>>,
+}
+
+impl Coordinator {
+    pub(crate) fn start(
+        workers: Workers,
+        responses: mpsc::UnboundedReceiver<Response>,
+    ) -> Coordinator {
+        let (requests, request_queue) = mpsc::unbounded_channel();
+        let (visible_tx, visible) = watch::channel(0);
+        let (failure_tx, failure) = watch::channel(None);
+        let input_ready = Arc::new(Notify::new());
+        let handle = Coordinator {
+            requests,
+            input_ready: input_ready.clone(),
+            visible,
+            failure,
+        };
+        let state = State::new(workers, handle.clone(), visible_tx, failure_tx);
+        tokio::spawn(run(state, request_queue, responses, input_ready));
+        handle
+    }
+
+    /// Called by ingest threads after they queued a batch: there is something to show.
+    pub(crate) fn input_ready(&self) {
+        self.input_ready.notify_one();
+    }
+
+    /// The newest time that everybody may see.
+    pub(crate) fn visible(&self) -> watch::Receiver<Time> {
+        self.visible.clone()
+    }
+
+    /// Set when a worker died: nothing can be answered any more.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<Error>> {
+        self.failure.clone()
+    }
+
+    pub(crate) fn send(&self, request: Request) {
+        // A closed channel means that the coordinator ended; callers see it by their reply.
+        let _ = self.requests.send(request);
+    }
+
+    /// Sends a request made from a reply channel and waits for the answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply));
+        answer.await.map_err(|_| self.gone())
+    }
+
+    pub(crate) async fn peek(&self, target: PeekTarget, hold: &ReadHold) -> Result<PeekedRows> {
+        self.ask(|reply| Request::Peek {
+            target,
+            time: hold.time,
+            reply,
+        })
+        .await?
+    }
+
+    fn gone(&self) -> Error {
+        match &*self.failure.borrow() {
+            Some(error) => error.clone(),
+            None => Error::new(ErrorKind::ShuttingDown, "the server is shutting down"),
+        }
+    }
+}
+
+struct PendingPeek {
+    rows: PeekedRows,
+    missing: usize,
+    reply: oneshot::Sender<Result<PeekedRows>>,
+}
+
+struct PendingStats {
+    objects: BTreeMap<ObjectId, ObjectStats>,
+    missing: usize,
+    reply: oneshot::Sender<Vec<ObjectStats>>,
+}
+
+/// A time that was closed but that not every worker has bound yet.
+#[derive(Default)]
+struct Closing {
+    workers: usize,
+    writers: Vec<oneshot::Sender<Time>>,
+    views: Vec<oneshot::Sender<ViewStart>>,
+}
+
+struct State {
+    workers: Workers,
+    handle: Coordinator,
+    last_closed: Time,
+    closed_at: Instant,
+    /// Times closed and not yet bound, oldest first.
+    closing: BTreeMap<Time, Closing>,
+    bound: Time,
+    /// The binding: for each source, the next offset of each partition.
+    offsets: HashMap<ObjectId, BTreeMap<i32, i64>>,
+    complete: Vec<Time>,
+    visible: watch::Sender<Time>,
+    failure: watch::Sender<Option<Error>>,
+    source_input: bool,
+    writers: Vec<oneshot::Sender<Time>>,
+    readers: Vec<(Time, oneshot::Sender<ReadHold>)>,
+    holds: BTreeMap<Time, usize>,
+    next_request: u64,
+    peeks: HashMap<u64, PendingPeek>,
+    stats: HashMap<u64, PendingStats>,
+    /// Objects with an arrangement, which must be told how far they may compact.
+    arranged: Vec<ObjectId>,
+    compacted: (Time, Instant),
+    /// How many workers have not yet said that a view is hydrated.
+    hydrating: HashMap<ObjectId, usize>,
+    hydration_waits: Vec<(ObjectId, oneshot::Sender<()>)>,
+    sinks: HashMap<ObjectId, mpsc::UnboundedSender<SinkChanges>>,
+}
+
+async fn run(
+    mut state: State,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+    mut responses: mpsc::UnboundedReceiver<Response>,
+    input_ready: Arc<Notify>,
+) {
+    loop {
+        let close_at = state.close_due();
+        let due = async {
+            match close_at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(response) = responses.recv() => state.respond(response),
+            Some(request) = requests.recv() => {
+                if matches!(request, Request::Shutdown) {
+                    break;
+                }
+                state.request(request);
+            }
+            () = input_ready.notified() => state.source_input = true,
+            () = due => {}
+        }
+        if state.failure.borrow().is_some() {
+            break;
+        }
+        if state.close_due().is_some_and(|at| at <= Instant::now()) {
+            state.close(Closing::default());
+        }
+        state.allow_compaction();
+    }
+    state.workers.send(Command::Shutdown);
+}
+
+impl State {
+    fn new(
+        workers: Workers,
+        handle: Coordinator,
+        visible: watch::Sender<Time>,
+        failure: watch::Sender<Option<Error>>,
+    ) -> State {
+        let now = Instant::now();
+        State {
+            complete: vec![0; workers.workers()],
+            workers,
+            handle,
+            last_closed: 0,
+            closed_at: now,
+            closing: BTreeMap::new(),
+            bound: 0,
+            offsets: HashMap::new(),
+            visible,
+            failure,
+            source_input: false,
+            writers: vec![],
+            readers: vec![],
+            holds: BTreeMap::new(),
+            next_request: 0,
+            peeks: HashMap::new(),
+            stats: HashMap::new(),
+            arranged: vec![],
+            compacted: (0, now),
+            hydrating: HashMap::new(),
+            hydration_waits: vec![],
+            sinks: HashMap::new(),
+        }
+    }
+
+    /// When the next time should be closed; None while there is nothing to show or the last one
+    /// is still on its way.
+    fn close_due(&self) -> Option<Instant> {
+        if *self.visible.borrow() < self.last_closed {
+            return None;
+        }
+        if !self.writers.is_empty() {
+            return Some(self.closed_at);
+        }
+        self.source_input
+            .then(|| self.closed_at + SOURCE_CLOSE_INTERVAL_MIN)
+    }
+
+    /// Cuts all inputs at a new time and returns it.
+    fn close(&mut self, mut closing: Closing) -> Time {
+        let clock = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let time = (clock.as_millis() as Time).max(self.last_closed + 1);
+        closing.writers.append(&mut self.writers);
+        self.source_input = false;
+        self.closing.insert(time, closing);
+        self.workers.send(Command::Close { time });
+        self.last_closed = time;
+        self.closed_at = Instant::now();
+        time
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::CreateSource(id) => self.workers.send(Command::CreateSource { id }),
+            Request::CreateTable {
+                id,
+                schema,
+                key,
+                reply,
+            } => {
+                let as_of = self.last_closed + 1;
+                self.workers.send(Command::CreateTable {
+                    id,
+                    schema,
+                    key,
+                    as_of,
+                });
+                self.arranged.push(id);
+                // The table exists from the next time on; close it so that reads find it.
+                self.writers.push(reply);
+                self.close(Closing::default());
+            }
+            Request::CreateView {
+                id,
+                name,
+                plan,
+                key,
+                hydrate,
+                reply,
+            } => {
+                let as_of = self.close(Closing {
+                    views: vec![reply],
+                    ..Closing::default()
+                });
+                self.hydrating.insert(id, self.workers.workers());
+                self.arranged.push(id);
+                self.workers.send(Command::CreateView {
+                    id,
+                    name,
+                    plan,
+                    key,
+                    as_of,
+                    hydrate,
+                });
+            }
+            Request::WaitHydrated { id, reply } => match self.hydrating.contains_key(&id) {
+                true => self.hydration_waits.push((id, reply)),
+                false => drop(reply.send(())),
+            },
+            Request::CreateSink {
+                id,
+                from,
+                at_least,
+                changes,
+            } => {
+                self.sinks.insert(id, changes);
+                let as_of = (*self.visible.borrow()).max(at_least);
+                self.workers.send(Command::CreateSink { id, from, as_of });
+            }
+            Request::Drop(ids) => self.drop_objects(ids),
+            Request::Write {
+                table,
+                updates,
+                reply,
+            } => {
+                self.workers.send(Command::Write { table, updates });
+                self.writers.push(reply);
+            }
+            Request::Tick(reply) => self.writers.push(reply),
+            Request::Read { at_least, reply } => self.read(at_least, reply),
+            Request::Release(time) => self.release(time),
+            Request::Peek {
+                target,
+                time,
+                reply,
+            } => self.peek(target, time, reply),
+            Request::Stats(reply) => {
+                let request = self.next_request();
+                let missing = self.workers.workers();
+                let pending = PendingStats {
+                    objects: BTreeMap::new(),
+                    missing,
+                    reply,
+                };
+                self.stats.insert(request, pending);
+                self.workers.send(Command::Stats { request });
+            }
+            Request::Shutdown => {}
+        }
+    }
+
+    fn drop_objects(&mut self, ids: Vec<ObjectId>) {
+        for id in ids {
+            self.sinks.remove(&id);
+            self.offsets.remove(&id);
+            self.hydrating.remove(&id);
+            self.hydration_waits.retain(|(waited, _)| *waited != id);
+            self.arranged.retain(|arranged| *arranged != id);
+            self.workers.send(Command::Drop { id });
+        }
+    }
+
+    fn read(&mut self, at_least: Time, reply: oneshot::Sender<ReadHold>) {
+        let visible = *self.visible.borrow();
+        if at_least <= visible {
+            *self.holds.entry(visible).or_default() += 1;
+            // A reader that has gone drops the hold, which releases it again.
+            let _ = reply.send(ReadHold {
+                time: visible,
+                coordinator: self.handle.clone(),
+            });
+        } else {
+            self.readers.push((at_least, reply));
+        }
+    }
+
+    fn release(&mut self, time: Time) {
+        if let Some(count) = self.holds.get_mut(&time) {
+            *count -= 1;
+            if *count == 0 {
+                self.holds.remove(&time);
+            }
+        }
+    }
+
+    fn peek(&mut self, target: PeekTarget, time: Time, reply: oneshot::Sender<Result<PeekedRows>>) {
+        // Those whose client has gone are not worth their work any more.
+        let gone = self.peeks.iter().filter(|(_, peek)| peek.reply.is_closed());
+        let gone: Vec<u64> = gone.map(|(request, _)| *request).collect();
+        for request in gone {
+            self.peeks.remove(&request);
+            self.workers.send(Command::CancelPeek { request });
+        }
+        let request = self.next_request();
+        let missing = self.workers.workers();
+        self.peeks.insert(
+            request,
+            PendingPeek {
+                rows: vec![],
+                missing,
+                reply,
+            },
+        );
+        let PeekTarget {
+            id,
+            errors,
+            keys,
+            limit,
+        } = target;
+        self.workers.send(Command::Peek {
+            request,
+            id,
+            time,
+            errors,
+            keys,
+            limit,
+        });
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.next_request += 1;
+        self.next_request
+    }
+
+    fn respond(&mut self, response: Response) {
+        match response {
+            Response::Closed { time, offsets, .. } => self.closed(time, offsets),
+            Response::Complete { worker, time } => {
+                self.complete[worker] = self.complete[worker].max(time);
+                self.advance_visible();
+            }
+            Response::Hydrated { id, .. } => self.hydrated(id),
+            Response::Peek {
+                request,
+                rows,
+                error,
+                ..
+            } => self.peeked(request, rows, error),
+            Response::SinkUpdates {
+                worker,
+                id,
+                updates,
+                upper,
+            } => {
+                if let Some(sink) = self.sinks.get(&id) {
+                    let _ = sink.send(SinkChanges {
+                        worker,
+                        updates,
+                        upper,
+                    });
+                }
+            }
+            Response::Stats {
+                request, objects, ..
+            } => self.counted(request, objects),
+            Response::Failed { worker, error } => {
+                tracing::error!(worker, %error, "a worker failed; the server must be restarted");
+                self.failure.send_replace(Some(error));
+            }
+        }
+    }
+
+    fn closed(&mut self, time: Time, offsets: Vec<(ObjectId, i32, i64)>) {
+        for (source, partition, next) in offsets {
+            self.offsets
+                .entry(source)
+                .or_default()
+                .insert(partition, next);
+        }
+        let Some(closing) = self.closing.get_mut(&time) else {
+            return;
+        };
+        closing.workers += 1;
+        if closing.workers < self.workers.workers() {
+            return;
+        }
+        let Some(closing) = self.closing.remove(&time) else {
+            return;
+        };
+        self.bound = time;
+        for view in closing.views {
+            let _ = view.send(ViewStart {
+                as_of: time,
+                bound: self.offsets.clone(),
+            });
+        }
+        for writer in closing.writers {
+            let _ = writer.send(time);
+        }
+        self.advance_visible();
+    }
+
+    fn advance_visible(&mut self) {
+        let complete = self.complete.iter().copied().min().unwrap_or(0);
+        let visible = complete.min(self.bound);
+        if visible <= *self.visible.borrow() {
+            return;
+        }
+        self.visible.send_replace(visible);
+        let waiting = std::mem::take(&mut self.readers);
+        for (at_least, reply) in waiting {
+            self.read(at_least, reply);
+        }
+        if visible >= self.last_closed {
+            metrics::histogram!("ruslo_close_seconds").record(self.closed_at.elapsed());
+        }
+    }
+
+    fn hydrated(&mut self, id: ObjectId) {
+        let Some(missing) = self.hydrating.get_mut(&id) else {
+            return;
+        };
+        *missing -= 1;
+        if *missing == 0 {
+            self.hydrating.remove(&id);
+            let waits = std::mem::take(&mut self.hydration_waits);
+            for (waited, reply) in waits {
+                match waited == id {
+                    true => drop(reply.send(())),
+                    false => self.hydration_waits.push((waited, reply)),
+                }
+            }
+        }
+    }
+
+    fn peeked(&mut self, request: u64, mut rows: PeekedRows, error: Option<Error>) {
+        let Some(peek) = self.peeks.get_mut(&request) else {
+            return;
+        };
+        peek.missing -= 1;
+        peek.rows.append(&mut rows);
+        let done = peek.missing == 0;
+        if done || error.is_some() {
+            let Some(peek) = self.peeks.remove(&request) else {
+                return;
+            };
+            let _ = peek.reply.send(error.map_or(Ok(peek.rows), Err));
+        }
+    }
+
+    fn counted(&mut self, request: u64, objects: Vec<ObjectStats>) {
+        let Some(stats) = self.stats.get_mut(&request) else {
+            return;
+        };
+        stats.missing -= 1;
+        for object in objects {
+            match stats.objects.get_mut(&object.id) {
+                None => drop(stats.objects.insert(object.id, object)),
+                Some(sum) => {
+                    sum.records += object.records;
+                    sum.bytes += object.bytes;
+                    sum.batches += object.batches;
+                }
+            }
+        }
+        if stats.missing == 0
+            && let Some(stats) = self.stats.remove(&request)
+        {
+            let _ = stats.reply.send(stats.objects.into_values().collect());
+        }
+    }
+
+    fn allow_compaction(&mut self) {
+        let oldest_hold = self.holds.keys().next().copied().unwrap_or(Time::MAX);
+        let since = (*self.visible.borrow()).min(oldest_hold);
+        let (done, at) = self.compacted;
+        if since <= done || at.elapsed() < COMPACTION_INTERVAL {
+            return;
+        }
+        for &id in &self.arranged {
+            self.workers.send(Command::AllowCompaction { id, since });
+        }
+        self.compacted = (since, Instant::now());
+    }
+}

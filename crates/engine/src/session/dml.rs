@@ -1,0 +1,265 @@
+//! INSERT, UPDATE, DELETE and FLUSH.
+//!
+//! Writes to one table happen one after the other: a statement reads the table at the time just
+//! before its own (under the table's lock), works out which rows go and which come, and is
+//! acknowledged when their time is bound. The session's later reads never see less.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::DataType;
+use ruslo_repr::row::batch_of;
+use ruslo_repr::{Diff, Error, ErrorKind, Result, RowBytes};
+use ruslo_sql::ast::{OnConflict, StatementKind};
+use ruslo_sql::{DmlKind, DmlPlan, Relation};
+
+use super::query::Layout;
+use super::{Outcome, Session};
+use crate::catalog::{Body, Table};
+use crate::coordinator::{PeekTarget, ReadHold, Request};
+
+/// What a statement does to a table.
+struct Change {
+    updates: Vec<(RowBytes, Diff)>,
+    /// The rows that RETURNING sees, in the table's column order.
+    returned: RecordBatch,
+    count: usize,
+}
+
+impl Session {
+    pub(super) fn plan_dml(
+        &self,
+        kind: &StatementKind,
+        hints: &[Option<DataType>],
+    ) -> Result<DmlPlan> {
+        let catalog = &self.shared.catalog;
+        let context = self.context();
+        match kind {
+            StatementKind::Insert(insert) => {
+                ruslo_sql::plan_insert(insert, catalog, &context, hints)
+            }
+            StatementKind::Update(update) => {
+                ruslo_sql::plan_update(update, catalog, &context, hints)
+            }
+            StatementKind::Delete(delete) => {
+                ruslo_sql::plan_delete(delete, catalog, &context, hints)
+            }
+            _ => Err(Error::internal("not a statement that writes rows")),
+        }
+    }
+
+    pub(super) async fn write(
+        &mut self,
+        kind: &StatementKind,
+        params: &[ArrayRef],
+    ) -> Result<Outcome> {
+        let hints: Vec<_> = params.iter().map(|p| Some(p.data_type().clone())).collect();
+        let plan = self.plan_dml(kind, &hints)?;
+        let table = self.table(&plan.table)?;
+        if table.append_only && plan.kind != DmlKind::Insert {
+            let message = format!("table \"{}\" is append-only", plan.table.name);
+            return Err(Error::new(ErrorKind::WrongObjectType, message));
+        }
+        let mut last_write = table.write_lock.lock().await;
+        let at_least = self.last_write.max(*last_write).max(table.readable_from);
+        let (inputs, hold) = self.read_inputs(&plan.select, params, at_least).await?;
+        let rows = plan.select.execute(inputs, params).await?;
+        let rows = concat_batches(&plan.select.schema().to_arrow(), &rows)?;
+        let change = self.change(&plan, &table, rows, &hold).await?;
+        drop(hold);
+        if !change.updates.is_empty() {
+            let (table, updates) = (plan.table.id, change.updates);
+            let write = |reply| Request::Write {
+                table,
+                updates,
+                reply,
+            };
+            let time = self.shared.coordinator.ask(write).await?;
+            *last_write = time;
+            self.last_write = time;
+        }
+        drop(last_write);
+        let tag = match plan.kind {
+            DmlKind::Insert => format!("INSERT 0 {}", change.count),
+            DmlKind::Update => format!("UPDATE {}", change.count),
+            DmlKind::Delete => format!("DELETE {}", change.count),
+        };
+        match plan.returning_schema().cloned() {
+            None => Ok(Outcome::Done { tag }),
+            Some(schema) => {
+                let batches = plan.returning(vec![change.returned]).await?;
+                Ok(Outcome::Rows {
+                    schema,
+                    batches,
+                    tag,
+                })
+            }
+        }
+    }
+
+    fn table(&self, relation: &Relation) -> Result<Arc<Table>> {
+        let object = self.shared.catalog.get(relation.id);
+        match object.as_ref().map(|object| &object.body) {
+            Some(Body::Table { table, .. }) => Ok(table.clone()),
+            _ => {
+                let message = format!("cannot change \"{}\": it is not a table", relation.name);
+                Err(Error::new(ErrorKind::WrongObjectType, message))
+            }
+        }
+    }
+
+    async fn change(
+        &self,
+        plan: &DmlPlan,
+        table: &Table,
+        rows: RecordBatch,
+        hold: &ReadHold,
+    ) -> Result<Change> {
+        let layout = Layout::new(plan.table.schema.clone(), &table.arranged_by)?;
+        let width = plan.table.schema.len();
+        let count = rows.num_rows();
+        let columns = |range: std::ops::Range<usize>| {
+            batch_of(&plan.table.schema, rows.columns()[range].to_vec(), count)
+        };
+        match plan.kind {
+            DmlKind::Delete => {
+                let returned = columns(0..width)?;
+                let updates = layout.encode(&returned)?.into_iter().map(|row| (row, -1));
+                Ok(Change {
+                    updates: updates.collect(),
+                    returned,
+                    count,
+                })
+            }
+            DmlKind::Update => {
+                let (old, new) = (columns(0..width)?, columns(width..2 * width)?);
+                check_not_null(&plan.table, &new)?;
+                if !plan.table.key.is_empty() && layout.keys_of(&old)? != layout.keys_of(&new)? {
+                    let message = "UPDATE cannot change a primary key column";
+                    let hint = "DELETE the row and INSERT it with its new key.";
+                    return Err(Error::unsupported(message).with_hint(hint));
+                }
+                let gone = layout.encode(&old)?.into_iter().map(|row| (row, -1));
+                let come = layout.encode(&new)?.into_iter().map(|row| (row, 1));
+                Ok(Change {
+                    updates: gone.chain(come).collect(),
+                    returned: new,
+                    count,
+                })
+            }
+            DmlKind::Insert => {
+                let new = columns(0..width)?;
+                check_not_null(&plan.table, &new)?;
+                let updates = match plan.table.key.is_empty() {
+                    true => layout
+                        .encode(&new)?
+                        .into_iter()
+                        .map(|row| (row, 1))
+                        .collect(),
+                    false => self.upsert(plan, table, &layout, &new, hold).await?,
+                };
+                Ok(Change {
+                    updates,
+                    returned: new,
+                    count,
+                })
+            }
+        }
+    }
+
+    /// Rows with a key: what happens to a row of the same key is the table's ON CONFLICT.
+    async fn upsert(
+        &self,
+        plan: &DmlPlan,
+        table: &Table,
+        layout: &Layout,
+        new: &RecordBatch,
+        hold: &ReadHold,
+    ) -> Result<Vec<(RowBytes, Diff)>> {
+        let keys = layout.keys_of(new)?;
+        let mut wanted = keys.clone();
+        wanted.sort();
+        wanted.dedup();
+        let (id, limit) = (plan.table.id, None);
+        let target = PeekTarget {
+            id,
+            errors: false,
+            keys: Some(wanted),
+            limit,
+        };
+        let found = self.shared.coordinator.peek(target, hold).await?;
+        let mut before: BTreeMap<RowBytes, RowBytes> = BTreeMap::new();
+        for batch in layout.decode(&found)? {
+            before.extend(
+                layout
+                    .keys_of(&batch)?
+                    .into_iter()
+                    .zip(layout.encode(&batch)?),
+            );
+        }
+        let mut after: HashMap<RowBytes, RowBytes> = HashMap::new();
+        for (i, (key, row)) in keys.into_iter().zip(layout.encode(new)?).enumerate() {
+            let current = after.get(&key).or_else(|| before.get(&key));
+            let row = match (current, table.on_conflict) {
+                (Some(_), OnConflict::DoNothing) => continue,
+                (Some(current), OnConflict::UpdateIfNotNull) => {
+                    merge_not_null(layout, current, &new.slice(i, 1))?
+                }
+                _ => row,
+            };
+            after.insert(key, row);
+        }
+        let mut updates = vec![];
+        for (key, row) in after {
+            match before.remove(&key) {
+                Some(old) if old == row => {}
+                Some(old) => updates.extend([(old, -1), (row, 1)]),
+                None => updates.push((row, 1)),
+            }
+        }
+        Ok(updates)
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<Outcome> {
+        let coordinator = &self.shared.coordinator;
+        let at_least = coordinator.ask(Request::Tick).await?;
+        coordinator
+            .ask(|reply| Request::Read { at_least, reply })
+            .await?;
+        Outcome::done("FLUSH")
+    }
+}
+
+/// `new` (one row) with the values of `current` where it is NULL.
+fn merge_not_null(layout: &Layout, current: &RowBytes, new: &RecordBatch) -> Result<RowBytes> {
+    let current = layout.decode(&vec![(current.clone(), 1)])?;
+    let current = current
+        .first()
+        .ok_or_else(|| Error::internal("a row was not decoded"))?;
+    let merged = new.columns().iter().zip(current.columns());
+    let merged = merged.map(|(new, old)| {
+        if new.is_null(0) {
+            old.clone()
+        } else {
+            new.clone()
+        }
+    });
+    let merged = RecordBatch::try_new(new.schema(), merged.collect())?;
+    let row = layout.encode(&merged)?.pop();
+    row.ok_or_else(|| Error::internal("a row was not encoded"))
+}
+
+fn check_not_null(table: &Relation, rows: &RecordBatch) -> Result<()> {
+    for &column in table.not_null.iter().chain(&table.key) {
+        if rows.column(column).null_count() > 0 {
+            let message = format!(
+                "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                table.schema.columns[column].name, table.name
+            );
+            return Err(Error::new(ErrorKind::NotNull, message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! CREATE SINK.
+
+use std::sync::Arc;
+
+use ruslo_connector::redis::{RedisOptions, RedisWriter, SinkEncode, SinkFormat};
+use ruslo_format::{JsonEncodeOptions, JsonEncoder, Template};
+use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Time};
+use ruslo_sql::ast::{self, Encode, Format, SinkFrom};
+use ruslo_sql::{Relation, RelationKind};
+use tokio::sync::mpsc;
+
+use super::ddl::{NewObject, Recorder, Unfinished, check_connector, check_unique_names};
+use super::{Outcome, Session};
+use crate::catalog::{Body, View};
+use crate::coordinator::Request;
+use crate::export::{Encoding, Export, ExportConfig, Sink};
+use crate::secrets;
+
+/// What a sink reads.
+struct SinkInput {
+    id: ObjectId,
+    relation: Arc<Relation>,
+    arranged_by: Vec<usize>,
+    readable_from: Time,
+    depends_on: Vec<ObjectId>,
+    /// Set when the view belongs to the sink alone.
+    view: Option<Arc<View>>,
+}
+
+impl Session {
+    pub(super) async fn create_sink(
+        &mut self,
+        create: &ast::CreateSink,
+        text: &str,
+    ) -> Result<Outcome> {
+        let shared = self.shared.clone();
+        let _ddl = shared.ddl.lock().await;
+        let name = &create.name.name;
+        let Some(schema) = self.place(&create.name, create.if_not_exists)? else {
+            return Outcome::done("CREATE_SINK");
+        };
+        check_connector("sink", &create.options, "redis")?;
+        let input = self.sink_input(&create.from, name).await?;
+        // Until the sink is there, its own view (if it has one) is nobody's.
+        let sources = input
+            .view
+            .iter()
+            .flat_map(|view| view.sources.clone())
+            .collect();
+        let done = input.view.is_none();
+        let mut unfinished = Unfinished {
+            session: self,
+            id: input.id,
+            sources,
+            done,
+        };
+        let (options, encoding, deletes) = redis_sink(create, &input.relation)?;
+        let writer = RedisWriter::connect(&options).await?;
+        let id = shared.catalog.next_id();
+        let sink = Arc::new(Sink::new(name));
+        let (changes, receive) = mpsc::unbounded_channel();
+        let config = ExportConfig {
+            schema: input.relation.schema.clone(),
+            arranged_by: input.arranged_by,
+            encoding,
+            deletes,
+            workers: shared.workers.workers(),
+        };
+        let visible = shared.coordinator.visible();
+        Export::spawn(sink.clone(), config, writer, receive, visible)?;
+        let (from, at_least) = (input.id, input.readable_from);
+        shared.coordinator.send(Request::CreateSink {
+            id,
+            from,
+            at_least,
+            changes,
+        });
+        unfinished.done = true;
+        drop(unfinished);
+        let definition = secrets::blot(text, &create.options);
+        let body = Body::Sink {
+            sink,
+            view: input.view.map(|view| (from, view)),
+        };
+        self.add(
+            id,
+            schema,
+            name,
+            NewObject {
+                definition,
+                depends_on: input.depends_on,
+                body,
+            },
+        );
+        Outcome::done("CREATE_SINK")
+    }
+
+    /// The arrangement that a sink reads: one that is there, or a view of its own.
+    async fn sink_input(&self, from: &SinkFrom, sink: &str) -> Result<SinkInput> {
+        let shared = &self.shared;
+        match from {
+            SinkFrom::Query(query) => {
+                let recorder = Recorder::new(&shared.catalog);
+                let plan = ruslo_sql::plan_view(query, &recorder, &self.context())?;
+                check_unique_names(&plan.schema)?;
+                let id = shared.catalog.next_id();
+                let kind = RelationKind::MaterializedView;
+                let mut relation = Relation::new(id, "", sink, plan.schema.clone(), kind);
+                relation.append_only = plan.append_only;
+                let view = Arc::new(self.run_view(id, sink, plan).await?);
+                Ok(SinkInput {
+                    id,
+                    relation: Arc::new(relation),
+                    arranged_by: view.arranged_by.clone(),
+                    readable_from: view.readable_from,
+                    depends_on: recorder.seen(),
+                    view: Some(view),
+                })
+            }
+            SinkFrom::Relation(from) => {
+                let object = shared.catalog.find(from).ok_or_else(|| {
+                    let message = format!("relation \"{from}\" does not exist");
+                    Error::new(ErrorKind::UndefinedTable, message)
+                })?;
+                let (Some(relation), Some(key)) = (object.relation(), object.arranged_by()) else {
+                    let message = format!("cannot create a sink from \"{from}\"");
+                    let hint = "A sink reads a materialized view, a table or AS SELECT ….";
+                    return Err(Error::new(ErrorKind::WrongObjectType, message).with_hint(hint));
+                };
+                Ok(SinkInput {
+                    id: object.id,
+                    relation: relation.clone(),
+                    arranged_by: key.to_vec(),
+                    readable_from: object.readable_from(),
+                    depends_on: vec![object.id],
+                    view: None,
+                })
+            }
+        }
+    }
+}
+
+/// The options of a Redis sink, checked against the view it reads; whether it deletes keys.
+fn redis_sink(
+    create: &ast::CreateSink,
+    relation: &Relation,
+) -> Result<(RedisOptions, Encoding, bool)> {
+    let Some(format) = &create.format else {
+        let message = "a Redis sink needs FORMAT … ENCODE …";
+        let hint = "For example FORMAT PLAIN ENCODE JSON (force_append_only = 'true').";
+        return Err(Error::new(ErrorKind::Syntax, message).with_hint(hint));
+    };
+    let kind = match format.format {
+        Format::Plain => SinkFormat::Plain,
+        Format::Upsert => SinkFormat::Upsert,
+        _ => {
+            return Err(Error::unsupported(
+                "a Redis sink takes FORMAT PLAIN or UPSERT",
+            ));
+        }
+    };
+    let encode = match format.encode {
+        Encode::Json => SinkEncode::Json,
+        Encode::Template => SinkEncode::Template,
+        _ => {
+            return Err(Error::unsupported(
+                "a Redis sink takes ENCODE JSON or TEMPLATE",
+            ));
+        }
+    };
+    let options = RedisOptions::parse(&create.options.0, kind, encode, &format.options.0)?;
+    let schema = &relation.schema;
+    let key = options.primary_key.iter().map(|name| {
+        schema.position(name).ok_or_else(|| {
+            let message = format!(
+                "primary key column \"{name}\" is not in \"{}\"",
+                relation.name
+            );
+            Error::new(ErrorKind::UndefinedColumn, message)
+        })
+    });
+    let key = key.collect::<Result<Vec<usize>>>()?;
+    let deletes = match kind {
+        SinkFormat::Upsert => true,
+        SinkFormat::Plain if relation.append_only || options.force_append_only => false,
+        SinkFormat::Plain => {
+            let message = format!(
+                "the sink cannot be append-only: rows of \"{}\" are updated or deleted",
+                relation.name
+            );
+            let hint = "Set force_append_only = 'true' to pass deletes over, or use FORMAT UPSERT.";
+            return Err(Error::new(ErrorKind::InvalidParameter, message).with_hint(hint));
+        }
+    };
+    let encoding = match (&options.key_format, &options.value_format) {
+        (Some(key_format), Some(value_format)) => {
+            let key_template = Template::parse(key_format, schema)?;
+            let foreign = key_template
+                .columns()
+                .iter()
+                .find(|c| !key.contains(c))
+                .copied();
+            if let Some(column) = foreign {
+                let message = format!(
+                    "key_format names \"{}\", which is not a primary key column",
+                    schema.columns[column].name
+                );
+                return Err(Error::new(ErrorKind::InvalidParameter, message));
+            }
+            Encoding::Template {
+                key: key_template,
+                value: Template::parse(value_format, schema)?,
+            }
+        }
+        _ => {
+            let all: Vec<usize> = (0..schema.len()).collect();
+            let mut modes = JsonEncodeOptions::default();
+            for (name, value) in format.options.iter() {
+                modes.set(name, value)?;
+            }
+            Encoding::Json {
+                key: JsonEncoder::new(schema, &key, modes)?,
+                value: JsonEncoder::new(schema, &all, modes)?,
+            }
+        }
+    };
+    Ok((options, encoding, deletes))
+}
