@@ -72,7 +72,11 @@ fn main() -> Result<()> {
         workers.send(Command::Close { time: close });
         while let Ok(response) = responses.recv() {
             match response {
-                Response::Complete { time, .. } if time == close => break,
+                Response::Complete { time, .. } if time == close => {
+                    let since = time;
+                    workers.send(Command::AllowCompaction { id: view, since });
+                    break;
+                }
                 Response::Failed { error, .. } => return Err(error),
                 _ => {}
             }

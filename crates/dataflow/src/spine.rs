@@ -11,7 +11,6 @@
 //! Every arrangement of a key lives on the worker [`route`] says, so arrangements with equal keys
 //! join without moving rows.
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -219,30 +218,6 @@ pub(crate) fn route(bytes: &[u8]) -> u64 {
     hash = hash.wrapping_mul(MULTIPLIER);
     hash ^ (hash >> 29)
 }
-
-/// Hashes byte strings for the tables of one operator. Not for keys an attacker picks freely:
-/// the worst that a chosen set of keys can do is to slow down its own view.
-#[derive(Default)]
-pub(crate) struct ByteHasher(u64);
-
-impl Hasher for ByteHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = route(bytes);
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn write_u8(&mut self, byte: u8) {
-        self.0 ^= u64::from(byte);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-pub(crate) type ByteMap<V> =
-    std::collections::HashMap<Box<[u8]>, V, BuildHasherDefault<ByteHasher>>;
 
 /// Arranges rows by key; `partitioned` says that each row is on its key's worker already.
 pub(crate) fn arrange_rows<'s>(

@@ -17,9 +17,10 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
 use super::Context;
+use super::interner::Interner;
 use crate::aggregate::{AddUp, Members, Sums};
 use crate::block::{Block, BlockStream, Stamps};
-use crate::spine::{ByteMap, KeyStream, KeyUpdate, State};
+use crate::spine::{KeyStream, KeyUpdate, State};
 
 /// Groups that are kept before they are handed on in the middle of an activation.
 const GROUPS_MAX: usize = 64 * 1024;
@@ -147,9 +148,10 @@ impl<R: State, A: Absorb<R>> Combiner<R, A> {
             false => {
                 let encoded = self.codec.encode(&columns, block.len)?;
                 self.members
-                    .extend(encoded.iter().map(|key| groups.of(key)));
+                    .extend(encoded.iter().map(|key| groups.keys.intern(key)));
             }
         }
+        groups.states.resize_with(groups.keys.len(), R::default);
         let members = Members {
             groups: &self.members,
             stamps: &block.stamps,
@@ -159,46 +161,30 @@ impl<R: State, A: Absorb<R>> Combiner<R, A> {
 
     /// Takes all changes out.
     fn drain(&mut self) -> Result<Vec<KeyUpdate<R>>> {
-        let mut updates = vec![];
+        let mut updates = Vec::with_capacity(self.groups());
         while let Some((time, mut groups)) = self.times.pop_first() {
+            let states = std::mem::take(&mut groups.states).into_iter().enumerate();
+            let states = states.filter(|(_, state)| !state.is_zero());
             if self.by_text {
-                self.drain_texts(time, &mut groups, &mut updates)?;
+                let encoded = self.codec.encode(&[groups.texts()], groups.keys.len())?;
+                let row = |(i, state)| ((encoded.row(i).to_vec(), ()), time, state);
+                updates.extend(states.map(row));
             } else {
-                for (key, group) in groups.index.drain() {
-                    let state = std::mem::take(&mut groups.states[group as usize]);
-                    updates.push(((key.into_vec(), ()), time, state));
-                }
+                let row = |(i, state)| ((groups.keys.get(i).to_vec(), ()), time, state);
+                updates.extend(states.map(row));
             }
-            groups.clear();
+            groups.keys.clear();
+            groups.null = None;
             self.spare = Some(groups);
         }
-        updates.retain(|(_, _, state)| !state.is_zero());
         Ok(updates)
-    }
-
-    fn drain_texts(
-        &self,
-        time: Time,
-        groups: &mut Groups<R>,
-        updates: &mut Vec<KeyUpdate<R>>,
-    ) -> Result<()> {
-        let mut texts: Vec<Option<String>> = vec![None; groups.states.len()];
-        for (text, group) in groups.index.drain() {
-            // The bytes come from a text array, so this never replaces anything.
-            texts[group as usize] = Some(String::from_utf8_lossy(&text).into_owned());
-        }
-        let column: ArrayRef = Arc::new(StringArray::from(texts));
-        let encoded = self.codec.encode(&[column], groups.states.len())?;
-        for (key, state) in encoded.iter().zip(groups.states.drain(..)) {
-            updates.push(((key.to_vec(), ()), time, state));
-        }
-        Ok(())
     }
 }
 
 /// The groups of one time and their states.
 struct Groups<R> {
-    index: ByteMap<u32>,
+    /// Encoded keys, or the texts that they are of.
+    keys: Interner,
     /// The group of the text NULL.
     null: Option<u32>,
     states: Vec<R>,
@@ -207,53 +193,38 @@ struct Groups<R> {
 impl<R> Default for Groups<R> {
     fn default() -> Self {
         Groups {
-            index: ByteMap::default(),
+            keys: Interner::default(),
             null: None,
             states: vec![],
         }
     }
 }
 
-impl<R: Default> Groups<R> {
-    #[inline]
-    fn of(&mut self, key: &[u8]) -> u32 {
-        if let Some(&group) = self.index.get(key) {
-            return group;
-        }
-        let group = self.new_group();
-        self.index.insert(key.into(), group);
-        group
-    }
-
-    fn new_group(&mut self) -> u32 {
-        self.states.push(R::default());
-        self.states.len() as u32 - 1
-    }
-
+impl<R> Groups<R> {
+    /// The group of each text, appended to `members`.
     fn of_texts(&mut self, texts: &StringArray, members: &mut Vec<u32>) {
         let bytes = texts.value_data();
         let nulls = texts.nulls().filter(|nulls| nulls.null_count() > 0);
         for (row, bounds) in texts.value_offsets().windows(2).enumerate() {
             let group = match nulls {
-                Some(nulls) if nulls.is_null(row) => self.of_null(),
-                _ => self.of(&bytes[bounds[0] as usize..bounds[1] as usize]),
+                Some(nulls) if nulls.is_null(row) => {
+                    *self.null.get_or_insert_with(|| self.keys.reserve())
+                }
+                _ => self
+                    .keys
+                    .intern(&bytes[bounds[0] as usize..bounds[1] as usize]),
             };
             members.push(group);
         }
     }
 
-    fn of_null(&mut self) -> u32 {
-        if let Some(group) = self.null {
-            return group;
-        }
-        let group = self.new_group();
-        self.null = Some(group);
-        group
-    }
-
-    fn clear(&mut self) {
-        self.index.clear();
-        self.null = None;
-        self.states.clear();
+    /// The texts of all groups.
+    fn texts(&self) -> ArrayRef {
+        let texts = (0..self.keys.len()).map(|group| {
+            let is_null = self.null == Some(group as u32);
+            // Texts came from a text array, so they are never invalid.
+            (!is_null).then(|| String::from_utf8_lossy(self.keys.get(group)))
+        });
+        Arc::new(texts.collect::<StringArray>())
     }
 }

@@ -17,6 +17,7 @@ mod errors;
 mod extremes;
 mod flow;
 mod groups;
+mod interner;
 mod join;
 mod map;
 mod reduce;
