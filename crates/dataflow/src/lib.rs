@@ -11,8 +11,8 @@
 //!                                                                    peeks, sinks, views ┘
 //! ```
 //!
-//! Where to look: [`worker`] is the loop of one thread, [`render`] turns one plan into operators,
-//! [`spine`] fixes how rows lie in memory, [`block`] is the vector side of the border.
+//! Where to look: `worker` is the loop of one thread, `render` turns one plan into operators,
+//! `spine` fixes how rows lie in memory, `block` is the vector side of the border.
 
 mod aggregate;
 mod block;
