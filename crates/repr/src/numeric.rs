@@ -112,6 +112,17 @@ impl Numeric {
     }
 }
 
+/// `a / b` with up to 28 significant digits, without zeros at the end beyond the larger of both
+/// scales; None for a zero divisor or a quotient that is too large.
+pub fn quotient(a: Decimal, b: Decimal) -> Option<Decimal> {
+    let mut quotient = a.checked_div(b)?.normalize();
+    let scale = a.scale().max(b.scale());
+    if quotient.scale() < scale {
+        quotient.rescale(scale);
+    }
+    Some(quotient)
+}
+
 fn special(class: u8) -> [u8; 16] {
     let mut bytes = [0u8; 16];
     bytes[0] = class;

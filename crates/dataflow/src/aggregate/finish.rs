@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, Float32Array, Float64Array, Int64Array};
 use arrow::datatypes::DataType;
+use ruslo_repr::numeric::quotient;
 use ruslo_repr::schema::NUMERIC;
 use ruslo_repr::{AggregateFunction, Error, Numeric, Result};
 use rust_decimal::Decimal;
@@ -123,14 +124,14 @@ impl Output {
         {
             return Ok(Some(special.into()));
         }
-        let (sum, scale) = match kind {
+        let sum = match kind {
             Kind::Numeric => numeric_sum(state, slot)?,
-            _ => (plain_decimal(state.get(slot + INTEGER))?, 0),
+            _ => plain_decimal(state.get(slot + INTEGER))?,
         };
         if self.function != AggregateFunction::Avg {
             return Ok(Some(Numeric::Finite(sum)));
         }
-        let average = numeric::average(sum, count as i64, scale);
+        let average = quotient(sum, Decimal::from(count as i64));
         average
             .map(|a| Some(Numeric::Finite(a)))
             .ok_or(NUMERIC_OVERFLOW)
@@ -205,8 +206,8 @@ fn plain_decimal(value: i128) -> Result<Decimal, &'static str> {
     Decimal::try_from_i128_with_scale(value, 0).map_err(|_| NUMERIC_OVERFLOW)
 }
 
-/// The sum and the largest display scale of its terms.
-fn numeric_sum(state: &Sums, slot: u16) -> Result<(Decimal, u32), &'static str> {
+/// The sum, with the largest display scale of its terms.
+fn numeric_sum(state: &Sums, slot: u16) -> Result<Decimal, &'static str> {
     let first = slot + SCALES;
     let scales = state.range(first, first + numeric::SCALE_MAX as u16 + 1);
     let scale = scales
@@ -214,5 +215,5 @@ fn numeric_sum(state: &Sums, slot: u16) -> Result<(Decimal, u32), &'static str> 
         .max()
         .unwrap_or(0);
     let sum = numeric::join(state.get(slot + INTEGER), state.get(slot + FRACTION), scale);
-    sum.map(|sum| (sum, scale)).ok_or(NUMERIC_OVERFLOW)
+    sum.ok_or(NUMERIC_OVERFLOW)
 }

@@ -1,19 +1,17 @@
-//! Exact sums of `numeric`, and averages with PostgreSQL's number of digits.
+//! Exact sums of `numeric`.
 //!
 //! A value is split at the decimal point: its integer part and its fraction in units of 10^-28
 //! add up separately. The display scale of a result is the largest among the values that are in
 //! it, so each scale is counted.
 
 use ruslo_repr::Numeric;
-use rust_decimal::{Decimal, RoundingStrategy};
+use rust_decimal::Decimal;
 
 /// Digits after the point that a numeric can have.
 pub(crate) const SCALE_MAX: u32 = 28;
 const FRACTION_UNITS: i128 = 10i128.pow(SCALE_MAX);
 /// The largest mantissa of a decimal.
 const MANTISSA_MAX: u128 = (1 << 96) - 1;
-/// Significant digits that a quotient has at least.
-const SIGNIFICANT_DIGITS_MIN: i32 = 16;
 
 /// A numeric as (integer part, fraction in units of 10^-28, scale), or what it is else.
 pub(crate) enum Part {
@@ -68,56 +66,9 @@ pub(crate) fn join(integer: i128, fraction: i128, scale: u32) -> Option<Decimal>
     None
 }
 
-/// The mean of `count` values with this sum, with as many digits as PostgreSQL gives: at least 16
-/// significant ones and at least `scale` after the point, rounded half away from zero.
-pub(crate) fn average(sum: Decimal, count: i64, scale: u32) -> Option<Decimal> {
-    let count = Decimal::from(count);
-    let digits = quotient_scale(sum, count).max(scale).min(SCALE_MAX);
-    let quotient = sum.checked_div(count)?;
-    let strategy = RoundingStrategy::MidpointAwayFromZero;
-    let mut rounded = quotient.round_dp_with_strategy(digits, strategy);
-    rounded.rescale(digits);
-    Some(rounded)
-}
-
-/// PostgreSQL's rule for the scale of a quotient, which counts digits in groups of four.
-fn quotient_scale(dividend: Decimal, divisor: Decimal) -> u32 {
-    let (dividend_weight, dividend_first) = leading_group(dividend);
-    let (divisor_weight, divisor_first) = leading_group(divisor);
-    let mut weight = dividend_weight - divisor_weight;
-    if dividend_first <= divisor_first {
-        weight -= 1;
-    }
-    (SIGNIFICANT_DIGITS_MIN - weight * 4).max(0) as u32
-}
-
-/// The weight of the first non-zero group of four digits, and that group; zero has (0, 0).
-fn leading_group(decimal: Decimal) -> (i32, u128) {
-    let mantissa = decimal.mantissa().unsigned_abs();
-    if mantissa == 0 {
-        return (0, 0);
-    }
-    let exponent = mantissa.ilog10() as i32 - decimal.scale() as i32;
-    let weight = exponent.div_euclid(4);
-    // The group starts at 10^(4 × weight); in units of the mantissa that is this power.
-    let power = weight * 4 + decimal.scale() as i32;
-    let first = match power >= 0 {
-        true => mantissa / 10u128.pow(power as u32),
-        false => mantissa * 10u128.pow(power.unsigned_abs()),
-    };
-    (weight, first)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn decimal(text: &str) -> Decimal {
-        match text.parse::<Numeric>().unwrap() {
-            Numeric::Finite(decimal) => decimal,
-            other => panic!("{other} is not finite"),
-        }
-    }
 
     fn sum(texts: &[&str]) -> Option<String> {
         let (mut integers, mut fractions, mut scales) = (0, 0, 0);
@@ -155,20 +106,5 @@ mod tests {
             sum(&["0.0000000000000000000000000001", "1"]).unwrap(),
             "1.0000000000000000000000000001"
         );
-    }
-
-    #[test]
-    fn averages_have_postgres_digits() {
-        let check = |sum: &str, count, scale, expected: &str| {
-            let average = average(decimal(sum), count, scale).unwrap();
-            assert_eq!(average.to_string(), expected, "{sum} / {count}");
-        };
-        check("3", 2, 0, "1.5000000000000000");
-        check("55", 3, 0, "18.3333333333333333");
-        check("1", 3, 0, "0.33333333333333333333");
-        check("0", 3, 0, "0.00000000000000000000");
-        check("-2", 3, 0, "-0.66666666666666666667");
-        check("246913578", 2, 0, "123456789.000000000000");
-        check("1.5", 1, 20, "1.50000000000000000000");
     }
 }

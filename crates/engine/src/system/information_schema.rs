@@ -158,7 +158,6 @@ fn columns(snapshot: &CatalogSnapshot) -> Vec<Row> {
     let mut rows = vec![];
     for object in snapshot.readable() {
         for (at, column) in object.columns.columns.iter().enumerate() {
-            let refuses_null = object.key.contains(&at);
             let name = type_name(&column.ty);
             let name = match name.ends_with("[]") {
                 true => "ARRAY".to_string(),
@@ -168,7 +167,7 @@ fn columns(snapshot: &CatalogSnapshot) -> Vec<Row> {
             row.extend([
                 ("column_name", column.name.as_str().into()),
                 ("ordinal_position", (at + 1).into()),
-                ("is_nullable", yes_or_no(!refuses_null)),
+                ("is_nullable", yes_or_no(!object.refuses_null(at))),
                 ("data_type", name.into()),
                 ("udt_catalog", snapshot.database.as_str().into()),
                 ("udt_name", pg_types::udt_name(&column.ty).into()),

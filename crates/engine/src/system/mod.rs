@@ -61,7 +61,7 @@ pub struct SystemObject {
     pub kind: SystemKind,
     /// Its columns without hidden ones; empty for a sink.
     pub columns: Schema,
-    /// The columns of its primary key.
+    /// The columns that are unique together: a table's primary key.
     pub key: Vec<usize>,
     /// The statement that made it, without secrets.
     pub definition: String,
@@ -91,6 +91,11 @@ impl SystemObject {
     fn oid(&self) -> i32 {
         // Ids are given out one by one, so they stay far below those of schemas and users.
         FIRST_OID + (self.id % (HASHED_OIDS - FIRST_OID) as u64) as i32
+    }
+
+    /// Whether a column refuses NULL; the key of a view is unique but may hold NULL.
+    fn refuses_null(&self, column: usize) -> bool {
+        self.kind == SystemKind::Table && self.key.contains(&column)
     }
 
     /// The query of a view: what its statement has behind AS.

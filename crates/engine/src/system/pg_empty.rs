@@ -79,7 +79,11 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     empty(
         "pg_language",
         "oid oid, lanname text, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, \
-         laninline oid, lanvalidator oid, lanacl text[]",
+         laninline oid, lanvalidator oid, lanacl text[], tableoid oid",
+    ),
+    empty(
+        "pg_largeobject_metadata",
+        "oid oid, lomowner oid, lomacl text[]",
     ),
     empty(
         "pg_locks",

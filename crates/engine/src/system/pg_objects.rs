@@ -203,8 +203,8 @@ fn pg_attribute(snapshot: &CatalogSnapshot) -> Vec<Row> {
     let mut rows = vec![];
     for object in snapshot.readable() {
         let mut of_object = attributes(object.oid(), &object.columns);
-        for &at in &object.key {
-            if let Some(row) = of_object.get_mut(at) {
+        for (at, row) in of_object.iter_mut().enumerate() {
+            if object.refuses_null(at) {
                 row.push(("attnotnull", true.into()));
             }
         }

@@ -239,7 +239,7 @@ fn rw_columns(snapshot: &CatalogSnapshot) -> Vec<Row> {
                 ("name", column.name.as_str().into()),
                 ("position", (at + 1).into()),
                 ("is_primary_key", in_key.into()),
-                ("is_nullable", (!in_key).into()),
+                ("is_nullable", (!object.refuses_null(at)).into()),
                 ("data_type", type_name(&column.ty).into()),
                 ("type_oid", pg_types::oid(&column.ty).into()),
                 ("type_len", pg_types::len(&column.ty).into()),

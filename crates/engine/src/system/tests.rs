@@ -101,6 +101,12 @@ fn kinds_are_those_that_psql_lists() {
 }
 
 #[test]
+fn relations_that_queries_are_hollowed_for_are_empty() {
+    let empty: Vec<&str> = pg_empty::DEFINITIONS.iter().map(|d| d.name).collect();
+    assert_eq!(empty, ruslo_sql::pg_compat::EMPTY_RELATIONS);
+}
+
+#[test]
 fn definitions_are_taken_apart() {
     let query = "SELECT 1 AS as_is WITH (connector = 'kafka')";
     assert_eq!(texts("pg_catalog", "pg_views", "definition"), [query]);

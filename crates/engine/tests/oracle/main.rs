@@ -10,7 +10,7 @@ mod queries;
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use ruslo_engine::{Config, Engine, Faults, Outcome, Session};
 use ruslo_repr::text::{TextStyle, write_text};
 

@@ -481,7 +481,7 @@ fn month_number(word: &str) -> Option<u32> {
     };
     MONTHS
         .iter()
-        .position(|month| matches(&month))
+        .position(|month| matches(month))
         .map(|i| i as u32 + 1)
 }
 

@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use ruslo_repr::numeric::quotient;
 use ruslo_repr::{Error, ErrorKind, Numeric, Result};
 use rust_decimal::{Decimal, MathematicalOps, RoundingStrategy};
 
@@ -84,13 +85,7 @@ pub(super) fn div(a: Numeric, b: Numeric) -> Result<Numeric> {
         (NaN, _) | (_, NaN) => Ok(NaN),
         (_, Finite(b)) if b.is_zero() => Err(division_by_zero()),
         (Finite(a), Finite(b)) => {
-            let quotient = a.checked_div(b).ok_or_else(overflow)?;
-            let mut shown = quotient.normalize();
-            let scale = a.scale().max(b.scale());
-            if shown.scale() < scale {
-                shown.rescale(scale);
-            }
-            Ok(Finite(shown))
+            finite(quotient(a, b))
         }
         (Finite(_), _) => Ok(Finite(Decimal::ZERO)),
         (_, Finite(_)) => Ok(infinity(signum(a) * signum(b))),
