@@ -53,6 +53,7 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut sql::Select) -> Flow {
         name_items(select);
         empty::hollow(select);
+        let ControlFlow::Continue(()) = select.projection.visit(&mut Existence);
         ControlFlow::Continue(())
     }
 
@@ -86,9 +87,27 @@ impl VisitorMut for Rewriter {
             }
             Expr::Subquery(query) => match empty::is_empty(&query.body) {
                 true => *expr = null(),
+                false if empty::asks_for_collation(&query.body) => *expr = null(),
                 false => lookup::at_most_one_row(query),
             },
             _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Rewrites EXISTS among select items; in WHERE it is bound as it is.
+struct Existence;
+
+impl VisitorMut for Existence {
+    type Break = std::convert::Infallible;
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
+        if let Expr::Exists { subquery, negated } = expr
+            && !empty::is_empty(&subquery.body)
+            && let Some(found) = lookup::existence(subquery, *negated)
+        {
+            *expr = found;
         }
         ControlFlow::Continue(())
     }
@@ -258,7 +277,13 @@ fn derived_name(expr: &Expr) -> Option<String> {
         } => match &**expr {
             Expr::Identifier(ident) => Some(folded(ident)),
             Expr::CompoundIdentifier(parts) => parts.last().map(folded),
-            inner => derived_name(inner).or_else(|| lookup::type_name(data_type)),
+            Expr::Function(function) => function
+                .name
+                .0
+                .last()
+                .and_then(|part| part.as_ident())
+                .map(folded),
+            _ => lookup::type_name(data_type),
         },
         Expr::Subquery(query) => {
             let sql::SetExpr::Select(select) = &*query.body else {

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use bytes::Bytes;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
     BindComplete, CloseComplete, ParseComplete, PortalSuspended,
@@ -23,7 +22,7 @@ use super::backend::{Failure, put};
 use super::connection::{Answer, Connection};
 use super::frontend::{Bind, Frontend, Target};
 use super::rows::{Cursor, Format, put_description};
-use super::types;
+use super::{params, types};
 
 /// A parsed statement; `statement` is `None` for an empty query string.
 struct Prepared {
@@ -350,59 +349,18 @@ fn parameters(prepared: &Prepared, bind: &Bind) -> Result<Vec<Param>, Failure> {
         .map(
             |(i, ((value, format), (ty, declared)))| match (value, format) {
                 (None, _) => Ok(Param::Null),
-                (Some(bytes), Format::Text) => text_param(i, bytes),
+                (Some(bytes), Format::Text) => params::from_text(i, bytes),
                 (Some(bytes), Format::Binary) if types::is_canonical(declared, ty) => {
                     Ok(Param::Binary(bytes.to_vec()))
                 }
-                (Some(bytes), Format::Binary) => foreign_param(i, bytes, declared),
+                (Some(bytes), Format::Binary) => Ok(params::from_foreign(
+                    bytes,
+                    declared,
+                    matches!(ty, DataType::List(_)),
+                )),
             },
         )
         .collect()
-}
-
-fn text_param(index: usize, bytes: &[u8]) -> Result<Param, Failure> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(Param::Text(text.to_string())),
-        _ => {
-            let message = format!(
-                "invalid byte sequence for encoding \"UTF8\" in ${}",
-                index + 1
-            );
-            Err(Failure::state("22021", message))
-        }
-    }
-}
-
-/// A binary value of a type that PostgreSQL has and we take as another one, as text.
-fn foreign_param(index: usize, bytes: &Bytes, declared: u32) -> Result<Param, Failure> {
-    match (declared, bytes.len()) {
-        // json
-        (114, _) => text_param(index, bytes),
-        // oid, regclass, regtype
-        (26 | 2205 | 2206, 4) => {
-            let oid = bytes
-                .iter()
-                .fold(0u32, |oid, &byte| oid << 8 | u32::from(byte));
-            Ok(Param::Text(oid.to_string()))
-        }
-        // uuid
-        (2950, 16) => {
-            let digits = hex::encode(bytes);
-            let parts = [
-                &digits[..8],
-                &digits[8..12],
-                &digits[12..16],
-                &digits[16..20],
-            ];
-            Ok(Param::Text(format!(
-                "{}-{}",
-                parts.join("-"),
-                &digits[20..]
-            )))
-        }
-        // An unknown oid or a wrong length: the described type's reader says what is wrong.
-        _ => Ok(Param::Binary(bytes.to_vec())),
-    }
 }
 
 #[cfg(test)]
@@ -417,25 +375,5 @@ mod tests {
         assert_eq!(both, [Format::Text, Format::Binary]);
         assert!(formats(&[0, 1], 3, "result").is_err());
         assert!(formats(&[2], 1, "result").is_err());
-    }
-
-    #[test]
-    fn parameters_of_foreign_types_become_text() {
-        let text = |oid: u32, bytes: &'static [u8]| match foreign_param(
-            0,
-            &Bytes::from_static(bytes),
-            oid,
-        ) {
-            Ok(Param::Text(text)) => text,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(text(26, &[0xff, 0xff, 0xff, 0xff]), "4294967295");
-        assert_eq!(text(114, b"{}"), "{}");
-        assert_eq!(
-            text(2950, &[0x11; 16]),
-            "11111111-1111-1111-1111-111111111111"
-        );
-        assert!(text_param(0, b"a\0b").is_err());
-        assert!(text_param(0, b"\xff").is_err());
     }
 }

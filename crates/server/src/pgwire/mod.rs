@@ -17,6 +17,7 @@ mod cancel;
 mod connection;
 mod extended;
 mod frontend;
+mod params;
 mod rows;
 mod startup;
 mod tls;

@@ -99,14 +99,12 @@ pub(super) fn from_oid(oid: u32) -> Option<DataType> {
     }
 }
 
-/// Whether a binary value declared with `oid` has the bytes of the type [`from_oid`] gives.
+/// Whether a binary value declared with `oid` has the form that the engine reads for `ty`.
 pub(super) fn is_canonical(declared: u32, ty: &DataType) -> bool {
     // The text types share one binary form: the text itself.
-    let is_text = matches!(
-        declared,
-        TEXT | 1042 | 19 | 18 | TEXT_ARRAY | 1002 | 1003 | 1014
-    );
-    declared == 0 || declared == oid(ty) || is_text
+    let is_text = matches!(declared, TEXT | 1042 | 19 | 18);
+    let is_array = matches!(ty, DataType::List(_));
+    !is_array && (declared == 0 || declared == oid(ty) || is_text)
 }
 
 /// The size PostgreSQL gives a type in RowDescription; -1 for those of variable length.

@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::Expr;
 use super::{boolean, catalog_name, derived_name, null};
 
 /// Relations of `pg_catalog` that never have rows.
-pub const EMPTY_RELATIONS: [&str; 35] = [
+pub const EMPTY_RELATIONS: [&str; 36] = [
     "pg_attrdef",
     "pg_auth_members",
     "pg_cast",
@@ -27,6 +27,7 @@ pub const EMPTY_RELATIONS: [&str; 35] = [
     "pg_foreign_table",
     "pg_inherits",
     "pg_language",
+    "pg_largeobject_metadata",
     "pg_locks",
     "pg_opclass",
     "pg_operator",
@@ -71,6 +72,20 @@ pub(super) fn is_empty(body: &sql::SetExpr) -> bool {
         sql::SetExpr::SetOperation { left, right, .. } => is_empty(left) && is_empty(right),
         _ => false,
     }
+}
+
+/// Whether a scalar subquery asks for a collation. No column and no type has one of its own, and
+/// to find that out by a join, as psql does, takes a kind of correlation that can't be planned.
+pub(super) fn asks_for_collation(body: &sql::SetExpr) -> bool {
+    let sql::SetExpr::Select(select) = body else {
+        return false;
+    };
+    select.from.iter().any(|table| match &table.relation {
+        sql::TableFactor::Table { name, .. } => {
+            catalog_name(name).is_some_and(|name| name == "pg_collation")
+        }
+        _ => false,
+    })
 }
 
 /// Takes what can't be needed out of a SELECT without rows.

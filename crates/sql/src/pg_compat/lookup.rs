@@ -20,6 +20,10 @@ const INDEXES: (&str, &str, &str) = (
     "pg_indexes.indexdef",
 );
 
+/// The oids of these schemas are PostgreSQL's.
+const PG_CATALOG_OID: i32 = 11;
+const PUBLIC_OID: i32 = 2200;
+
 /// Parses one expression that we wrote.
 pub(super) fn expression(text: &str) -> Option<Expr> {
     Parser::new(&PostgreSqlDialect {})
@@ -68,6 +72,14 @@ fn oid_of((relation, oid, name): (&str, &str, &str), text: &str) -> Option<Expr>
     find(relation, name, oid, &wanted)
 }
 
+/// The oid behind a name that may only be known when the query runs.
+fn oid_by_name(table: (&str, &str, &str), wanted: &Expr) -> Option<Expr> {
+    match literal(wanted) {
+        Some(text) => oid_of(table, internal_name(text)),
+        None => find(table.0, table.2, table.1, wanted),
+    }
+}
+
 fn number(text: &str) -> Expr {
     Expr::Value(sql::Value::Number(text.into(), false).with_empty_span())
 }
@@ -97,9 +109,17 @@ pub(super) fn call(name: &str, function: &sql::Function) -> Option<Expr> {
         "pg_get_userbyid" => name_of(ROLES, first),
         "pg_get_viewdef" => name_of(VIEWS, first),
         "pg_get_indexdef" if is_whole(argument(1)) => name_of(INDEXES, first),
-        "to_regclass" => oid_of(CLASSES, literal(first)?),
+        "pg_table_is_visible" => is_visible(first),
+        "to_regclass" => oid_by_name(CLASSES, first),
+        "to_regtype" => oid_by_name(TYPES, first),
         _ => None,
     }
+}
+
+/// Whether a relation is found without its schema: it is in `public` or `pg_catalog`.
+fn is_visible(relation: &Expr) -> Option<Expr> {
+    let schema = find("pg_class", "oid", "relnamespace", relation)?;
+    expression(&format!("{schema} IN ({PG_CATALOG_OID}, {PUBLIC_OID})"))
 }
 
 /// Whether the column argument of `pg_get_indexdef` asks for the whole definition.
@@ -135,7 +155,15 @@ pub(super) fn rewrite_cast(expr: &mut Expr) {
         sql::DataType::Custom(name, _) => catalog_name(name),
         other => type_name(other),
     };
-    let by_literal = |table| literal(inner).and_then(|text| oid_of(table, text));
+    // A parameter is a name too, of which the schema is known only when the query runs.
+    let by_literal = |table| match literal(inner) {
+        Some(text) => oid_of(table, text),
+        None if is_placeholder(inner) => {
+            let name = format!("regexp_replace({inner}::VARCHAR, '^.*[.]', '')");
+            oid_by_name(table, &expression(&name)?)
+        }
+        None => None,
+    };
     let found = match name.as_deref() {
         Some("regclass") => by_literal(CLASSES).or_else(|| name_of(CLASSES, inner)),
         Some("regnamespace") => by_literal(NAMESPACES).or_else(|| name_of(NAMESPACES, inner)),
@@ -151,6 +179,10 @@ pub(super) fn rewrite_cast(expr: &mut Expr) {
         Some(found) => *expr = found,
         None => plain_type(data_type),
     }
+}
+
+fn is_placeholder(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, sql::Value::Placeholder(_)))
 }
 
 /// PostgreSQL's short name of a type that is written in SQL's words.
@@ -216,9 +248,56 @@ pub(super) fn at_most_one_row(query: &mut sql::Query) {
     else {
         return;
     };
-    if let Some(aggregate) = expression(&format!("max({value})")) {
+    let aggregate = if is_condition(value) {
+        "bool_or"
+    } else {
+        "max"
+    };
+    if let Some(aggregate) = expression(&format!("{aggregate}({value})")) {
         *value = aggregate;
         query.order_by = None;
+    }
+}
+
+/// EXISTS over the catalogs as an aggregate, for where EXISTS can't be bound.
+pub(super) fn existence(query: &sql::Query, negated: bool) -> Option<Expr> {
+    let sql::SetExpr::Select(select) = &*query.body else {
+        return None;
+    };
+    if query.limit_clause.is_some() || !select.from.iter().all(is_catalog) {
+        return None;
+    }
+    let mut query = query.clone();
+    query.order_by = None;
+    if let sql::SetExpr::Select(select) = &mut *query.body {
+        select.projection = vec![sql::SelectItem::UnnamedExpr(expression("bool_or(true)")?)];
+    }
+    let found = Box::new(Expr::Subquery(Box::new(query)));
+    Some(match negated {
+        true => Expr::IsNotTrue(found),
+        false => Expr::IsTrue(found),
+    })
+}
+
+/// Whether an expression is true or false, which have no maximum in PostgreSQL.
+fn is_condition(expr: &Expr) -> bool {
+    use sql::BinaryOperator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or};
+    match expr {
+        Expr::BinaryOp { op, .. } => {
+            matches!(op, And | Or | Eq | NotEq | Lt | LtEq | Gt | GtEq)
+        }
+        Expr::Nested(inner) => is_condition(inner),
+        Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::InList { .. }
+        | Expr::Like { .. }
+        | Expr::Exists { .. }
+        | Expr::Between { .. }
+        | Expr::UnaryOp {
+            op: sql::UnaryOperator::Not,
+            ..
+        } => true,
+        _ => false,
     }
 }
 

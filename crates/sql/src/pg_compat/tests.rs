@@ -64,6 +64,29 @@ fn names_and_oids_are_looked_up() {
 }
 
 #[test]
+fn a_scalar_subquery_over_the_catalogs_is_seen_to_have_one_row() {
+    assert_eq!(
+        rewritten("SELECT 1 WHERE (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c)"),
+        "SELECT 1 WHERE (SELECT bool_or(c.relkind = 'c') FROM pg_catalog.pg_class c)"
+    );
+    assert_eq!(
+        rewritten("SELECT a <= (SELECT i.n FROM pg_index i WHERE i.x = y) AS b FROM t"),
+        "SELECT a <= (SELECT max(i.n) FROM pg_index i WHERE i.x = y) AS b FROM t"
+    );
+}
+
+#[test]
+fn exists_among_select_items_is_an_aggregate() {
+    assert_eq!(
+        rewritten("SELECT a AND EXISTS (SELECT 1 FROM pg_index i WHERE i.x = y) AS b FROM t"),
+        "SELECT a AND (SELECT bool_or(true) AS \"bool_or\" FROM pg_index i WHERE i.x = y) IS TRUE \
+         AS b FROM t"
+    );
+    let inside = "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM pg_index i WHERE i.x = y)";
+    assert_eq!(rewritten(inside), inside);
+}
+
+#[test]
 fn queries_over_what_there_is_not_lose_their_expressions() {
     assert_eq!(
         rewritten(

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 use ruslo_connector::generate::{EventKind, GenerateOptions, Progress, Rate, Summary, run};
 
-use super::{Topics, USERS};
+use super::{PARTITIONS, Topics, USERS};
 
 /// Running producers; they stop when this is dropped.
 pub(super) struct Generator {
@@ -29,6 +29,7 @@ struct Shared {
 pub(super) async fn ensure_topic(kind: EventKind, brokers: &str, topic: &str) -> Result<()> {
     let mut options = GenerateOptions::new(kind, brokers, topic);
     options.count = Some(0);
+    options.partitions = PARTITIONS;
     let make = move || run(&options, &AtomicBool::new(false), |_| {});
     let made = tokio::task::spawn_blocking(make).await?;
     made.with_context(|| format!("cannot make the topic {topic} on {brokers}"))?;

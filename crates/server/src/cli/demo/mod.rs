@@ -36,6 +36,7 @@ use resp::RedisReader;
 const SETTLE: Duration = Duration::from_secs(30);
 const REFRESH: Duration = Duration::from_secs(1);
 const USERS: usize = 1000;
+const PARTITIONS: i32 = 2;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -136,7 +137,10 @@ pub(super) async fn demo(args: DemoArgs) -> Result<()> {
     let mut reader = RedisReader::new(&redis_url)?;
     let topics = example.topics(kafka.is_some());
     for (kind, topic) in &topics {
-        generator::ensure_topic(*kind, &brokers, topic).await?;
+        match &kafka {
+            Some(broker) => broker.create_topic(topic, PARTITIONS)?,
+            None => generator::ensure_topic(*kind, &brokers, topic).await?,
+        }
     }
 
     let running = Running::start(&settings).await?;
