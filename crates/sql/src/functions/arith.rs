@@ -179,7 +179,7 @@ fn remainders() -> Vec<Overload> {
 
 fn negations() -> Vec<Overload> {
     let integer = |ty: DataType| {
-        over(&[ty.clone()], ty, |args| {
+        over(std::slice::from_ref(&ty), ty.clone(), |args| {
             let array = &args.columns[0].array;
             kernel::neg(array.as_ref()).map_err(|error| match error {
                 ArrowError::ArithmeticOverflow(_) => {

@@ -15,23 +15,13 @@ use ruslo_repr::{Error, ErrorKind, Result};
 use super::cast::cast_array;
 use super::coerce::common_type;
 use super::key::key_array;
-use super::overload::{Args, Function, over, undefined_operator};
+use super::overload::{Args, Function, over};
 use super::string::write_cast;
 use super::types::*;
 
 pub(super) fn functions() -> Vec<Function> {
     vec![
         make_array(),
-        Function::generic("array_cat", 2..=2, concat_typing, |args| {
-            concat_as(args, NullAs::List)
-        })
-        .alias("array_concat"),
-        Function::generic("array_append", 2..=2, concat_typing, |args| {
-            concat_as(args, NullAs::Item)
-        }),
-        Function::generic("array_prepend", 2..=2, concat_typing, |args| {
-            concat_as(args, NullAs::Item)
-        }),
         Function::generic(
             "cardinality",
             1..=1,
@@ -106,44 +96,7 @@ pub(super) fn functions() -> Vec<Function> {
     ]
 }
 
-/// The type of `a || b`.
-pub(super) fn concat_type(types: &[DataType]) -> Result<DataType> {
-    let [a, b] = types else {
-        return Err(Error::internal("|| takes two arguments"));
-    };
-    let undefined = || undefined_operator("||", a, b);
-    match (a, b) {
-        (DataType::List(x), DataType::List(y)) => {
-            if let Some(item) = common_type(x.data_type(), y.data_type()) {
-                return Ok(list_of(item));
-            }
-            // An array of arrays and one of its items.
-            let appended = common_type(x.data_type(), b).or(common_type(a, y.data_type()));
-            appended.map(list_of).ok_or_else(undefined)
-        }
-        (DataType::List(item), other) | (other, DataType::List(item)) => {
-            common_type(item.data_type(), other)
-                .map(list_of)
-                .ok_or_else(undefined)
-        }
-        (DataType::LargeUtf8, DataType::LargeUtf8 | DataType::Utf8 | DataType::Null)
-        | (DataType::Utf8 | DataType::Null, DataType::LargeUtf8) => Ok(Jsonb::data_type()),
-        (DataType::Binary, DataType::Binary) => Err(undefined()),
-        (DataType::Utf8 | DataType::Null, _) | (_, DataType::Utf8 | DataType::Null) => {
-            Ok(Text::data_type())
-        }
-        _ => Err(undefined()),
-    }
-}
-
-fn concat_typing(types: &[DataType]) -> Result<DataType> {
-    match concat_type(types)? {
-        ty @ DataType::List(_) => Ok(ty),
-        _ => Err(no_array(types)),
-    }
-}
-
-fn no_array(types: &[DataType]) -> Error {
+pub(super) fn no_array(types: &[DataType]) -> Error {
     let types: Vec<_> = types.iter().map(ruslo_repr::schema::type_name).collect();
     let message = format!("no array function takes ({})", types.join(", "));
     Error::new(ErrorKind::UndefinedFunction, message)
@@ -165,14 +118,14 @@ fn first_type(types: &[DataType]) -> Result<DataType> {
 }
 
 /// Lists under construction: which items of which source go into which list.
-struct Picks {
+pub(super) struct Picks {
     items: Vec<(usize, usize)>,
     lengths: Vec<usize>,
     valid: Vec<bool>,
 }
 
 impl Picks {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Picks {
             items: vec![],
             lengths: vec![],
@@ -180,20 +133,20 @@ impl Picks {
         }
     }
 
-    fn push_list(&mut self, items: impl IntoIterator<Item = (usize, usize)>) {
+    pub(super) fn push_list(&mut self, items: impl IntoIterator<Item = (usize, usize)>) {
         let before = self.items.len();
         self.items.extend(items);
         self.lengths.push(self.items.len() - before);
         self.valid.push(true);
     }
 
-    fn push_null(&mut self) {
+    pub(super) fn push_null(&mut self) {
         self.lengths.push(0);
         self.valid.push(false);
     }
 
     /// `sources` are what the picks' first numbers count.
-    fn finish(self, sources: &[&dyn Array], item: &FieldRef) -> Result<ArrayRef> {
+    pub(super) fn finish(self, sources: &[&dyn Array], item: &FieldRef) -> Result<ArrayRef> {
         let values = match sources {
             [] => new_null_array(item.data_type(), 0),
             sources => interleave(sources, &self.items)?,
@@ -240,100 +193,6 @@ fn make_array() -> Function {
         let sources: Vec<&dyn Array> = columns.iter().map(|c| c.as_ref()).collect();
         picks.finish(&sources, &item)
     })
-}
-
-/// What an untyped NULL beside an array stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum NullAs {
-    List,
-    Item,
-}
-
-fn concat_as(args: &Args, null: NullAs) -> Result<ArrayRef> {
-    let types: Vec<_> = args
-        .columns
-        .iter()
-        .map(|c| c.array.data_type().clone())
-        .collect();
-    match concat_type(&types)? {
-        DataType::List(item) => concat(args, &item, null),
-        _ => Err(no_array(&types)),
-    }
-}
-
-/// One side of `||`: a list whose items are taken, or an item itself.
-struct Side<'a> {
-    column: &'a Column,
-    /// For a list its items, for an item the column, in the result's item type.
-    values: ArrayRef,
-    is_list: bool,
-}
-
-impl Side<'_> {
-    fn of<'a>(args: &'a Args, i: usize, item: &FieldRef, null: NullAs) -> Result<Side<'a>> {
-        let column = &args.columns[i];
-        let wanted = DataType::List(item.clone());
-        let is_list = match column.array.data_type() {
-            DataType::List(inner) => {
-                common_type(inner.data_type(), item.data_type()).as_ref() == Some(item.data_type())
-            }
-            DataType::Null => null == NullAs::List,
-            _ => false,
-        };
-        let values = match is_list {
-            true => cast_array(&column.array, &wanted, &args.style)?,
-            false => cast_array(&column.array, item.data_type(), &args.style)?,
-        };
-        Ok(Side {
-            column,
-            values,
-            is_list,
-        })
-    }
-
-    fn is_null(&self, row: usize) -> bool {
-        self.values.is_null(self.column.at(row))
-    }
-
-    fn items(&self, row: usize) -> std::ops::Range<usize> {
-        let at = self.column.at(row);
-        match self.values.as_list_opt::<i32>() {
-            Some(list) if self.is_list => {
-                if list.is_null(at) {
-                    return 0..0;
-                }
-                let offsets = list.value_offsets();
-                offsets[at] as usize..offsets[at + 1] as usize
-            }
-            _ => at..at + 1,
-        }
-    }
-
-    fn source(&self) -> &dyn Array {
-        match self.values.as_list_opt::<i32>() {
-            Some(list) if self.is_list => list.values().as_ref(),
-            _ => self.values.as_ref(),
-        }
-    }
-}
-
-/// `a || b` where the result's items have the field `item`. A NULL array is as good as an empty
-/// one, unless both are NULL.
-pub(super) fn concat(args: &Args, item: &FieldRef, null: NullAs) -> Result<ArrayRef> {
-    let (a, b) = (
-        Side::of(args, 0, item, null)?,
-        Side::of(args, 1, item, null)?,
-    );
-    let mut picks = Picks::new();
-    for row in 0..args.rows {
-        if a.is_list && b.is_list && a.is_null(row) && b.is_null(row) {
-            picks.push_null();
-            continue;
-        }
-        let left = a.items(row).map(|at| (0, at));
-        picks.push_list(left.chain(b.items(row).map(|at| (1, at))));
-    }
-    picks.finish(&[a.source(), b.source()], item)
 }
 
 pub(super) fn list_at(column: &Column, row: usize) -> Option<ArrayRef> {
@@ -403,7 +262,7 @@ fn converter(item: &DataType) -> Result<RowConverter> {
 fn item_type(column: &Column) -> Result<FieldRef> {
     match column.array.data_type() {
         DataType::List(item) => Ok(item.clone()),
-        other => Err(no_array(&[other.clone()])),
+        other => Err(no_array(std::slice::from_ref(other))),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn functions() -> Vec<Function> {
             "make_time",
             vec![fn3::<Int4, Int4, Float8, Time, _>(make_time)],
         ),
-        make_timestamp("make_timestamp", Timestamp::data_type(), 6),
+        make_timestamp(),
         make_timestamptz(),
         Function::new(
             "date_bin",
@@ -122,9 +122,10 @@ fn make_date(year: i32, month: i32, day: i32) -> Result<i32> {
 }
 
 fn make_time(hour: i32, minute: i32, second: f64) -> Result<i64> {
-    let valid = (0..=23).contains(&hour) && (0..60).contains(&minute);
+    let in_day =
+        (0..=23).contains(&hour) && (0..60).contains(&minute) && (0.0..=60.0).contains(&second);
     let end_of_day = hour == 24 && minute == 0 && second == 0.0;
-    if !(valid && (0.0..=60.0).contains(&second)) && !end_of_day {
+    if !(in_day || end_of_day) {
         let message = format!("time field value out of range: {hour}:{minute:02}:{second:02}");
         return Err(Error::new(ErrorKind::InvalidDatetime, message));
     }
@@ -152,15 +153,13 @@ fn local_at(args: &super::overload::Args, row: usize) -> Result<Option<i64>> {
     local.map(Some).ok_or_else(timestamp_out_of_range)
 }
 
-fn make_timestamp(name: &str, returns: DataType, count: usize) -> Function {
-    let params = make_timestamp_params();
-    Function::new(
-        name,
-        vec![over(&params[..count], returns, |args| {
-            let values = (0..args.rows).map(|row| local_at(args, row));
-            Timestamp::collect(values.collect::<Result<_>>()?)
-        })],
-    )
+fn make_timestamp() -> Function {
+    let eval = |args: &super::overload::Args| {
+        let values = (0..args.rows).map(|row| local_at(args, row));
+        Timestamp::collect(values.collect::<Result<_>>()?)
+    };
+    let overload = over(&make_timestamp_params(), Timestamp::data_type(), eval);
+    Function::new("make_timestamp", vec![overload])
 }
 
 fn make_timestamptz() -> Function {

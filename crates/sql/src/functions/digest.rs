@@ -6,6 +6,8 @@ use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use super::overload::{Function, fn1};
 use super::types::*;
 
+type Hash = fn(&[u8]) -> Vec<u8>;
+
 pub(super) fn functions() -> Vec<Function> {
     let mut all = vec![Function::new(
         "md5",
@@ -14,7 +16,7 @@ pub(super) fn functions() -> Vec<Function> {
             fn1::<Bytea, Text, _>(|b| hex::encode(Md5::digest(b))),
         ],
     )];
-    let family: [(&str, fn(&[u8]) -> Vec<u8>); 4] = [
+    let family: [(&str, Hash); 4] = [
         ("sha224", |b| Sha224::digest(b).to_vec()),
         ("sha256", |b| Sha256::digest(b).to_vec()),
         ("sha384", |b| Sha384::digest(b).to_vec()),

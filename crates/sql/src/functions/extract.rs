@@ -16,7 +16,7 @@ pub(super) fn functions() -> Vec<Function> {
         Function::new(
             "extract",
             vec![
-                fn2::<Text, Date, Num, _>(|field, days| part_of_date(field, days)),
+                fn2::<Text, Date, Num, _>(part_of_date),
                 fn2::<Text, Time, Num, _>(part_of_time),
                 fn2::<Text, Timestamp, Num, _>(|field, us| part_of_local(field, us, None)),
                 styled2::<Text, Timestamptz, Num, _>(part_of_instant),

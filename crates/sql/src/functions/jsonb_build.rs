@@ -130,7 +130,7 @@ pub(super) fn value_of(array: &ArrayRef, row: usize, style: &TextStyle) -> Resul
 }
 
 fn build_object(args: &Args) -> Result<ArrayRef> {
-    if args.columns.len() % 2 != 0 {
+    if !args.columns.len().is_multiple_of(2) {
         let message = "argument list must have even number of elements";
         return Err(Error::new(ErrorKind::InvalidParameter, message).with_hint(
             "The arguments of jsonb_build_object() must consist of alternating keys and values.",
@@ -169,12 +169,12 @@ fn object_overloads() -> Vec<super::overload::Overload> {
     }
     let texts = list_of(Text::data_type());
     vec![
-        over(&[texts.clone()], Jsonb::data_type(), |args| {
+        over(std::slice::from_ref(&texts), Jsonb::data_type(), |args| {
             each_row(args, |row| {
                 let Some(all) = texts_at(&args.columns[0], row)? else {
                     return Ok(None);
                 };
-                if all.len() % 2 != 0 {
+                if !all.len().is_multiple_of(2) {
                     let message = "array must have even number of elements";
                     return Err(Error::new(ErrorKind::InvalidParameter, message));
                 }

@@ -304,8 +304,10 @@ fn bucket(x: f64, low: f64, high: f64, count: i32) -> Result<i32> {
     i32::try_from(bucket).map_err(|_| Error::new(ErrorKind::OutOfRange, "integer out of range"))
 }
 
+type Real = fn(f64) -> f64;
+
 fn trigonometry() -> Vec<Function> {
-    let checked: [(&str, fn(f64) -> f64); 6] = [
+    let checked: [(&str, Real); 6] = [
         ("asin", f64::asin),
         ("acos", f64::acos),
         ("acosh", f64::acosh),
@@ -313,7 +315,7 @@ fn trigonometry() -> Vec<Function> {
         ("asind", asind),
         ("acosd", |x| 90.0 - asind(x)),
     ];
-    let plain: [(&str, fn(f64) -> f64); 15] = [
+    let plain: [(&str, Real); 15] = [
         ("sin", f64::sin),
         ("cos", f64::cos),
         ("tan", f64::tan),
@@ -382,12 +384,12 @@ fn sind(degrees: f64) -> f64 {
         (1.0, turn)
     };
     let quarter = if half > 90.0 { 180.0 - half } else { half };
-    let sine = match quarter {
-        0.0 => 0.0,
-        30.0 => 0.5,
-        90.0 => 1.0,
-        q if q <= 45.0 => q.to_radians().sin(),
-        q => (90.0 - q).to_radians().cos(),
+    // Scaled by what the library gives for 30 and 60 degrees, so that those come out exact.
+    let sine = if quarter <= 30.0 {
+        quarter.to_radians().sin() / 30f64.to_radians().sin() / 2.0
+    } else {
+        let short_of_one = |degrees: f64| 1.0 - degrees.to_radians().cos();
+        1.0 - short_of_one(90.0 - quarter) / short_of_one(60.0) / 2.0
     };
     // Never -0.
     sign * sine + 0.0

@@ -14,6 +14,7 @@
 mod aggregate;
 mod arith;
 mod array;
+mod array_concat;
 pub mod cast;
 mod coerce;
 mod conditional;
@@ -50,7 +51,7 @@ pub use cast::{cast, cast_scalar};
 pub use coerce::{can_cast, common_type, common_type_of, compare, is_unknown, number_literal};
 pub use key::{has_key_form, key_array, key_form};
 
-/// All functions by name. One per process, from [`registry`].
+/// Our functions by name; DataFusion's stand in for what is not here. One per process.
 pub struct Registry {
     scalars: HashMap<String, Arc<ScalarUDF>>,
     aggregates: HashMap<String, Arc<AggregateUDF>>,
@@ -58,7 +59,7 @@ pub struct Registry {
     planners: Vec<Arc<dyn ExprPlanner>>,
 }
 
-/// The registry: DataFusion's functions, with ours in place of those that differ.
+/// The registry of the process.
 pub fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();
     REGISTRY.get_or_init(Registry::build)
@@ -75,6 +76,7 @@ impl Registry {
         let ours = [
             arith::functions(),
             array::functions(),
+            array_concat::functions(),
             conditional::functions(),
             datetime::functions(),
             extract::functions(),
@@ -98,7 +100,9 @@ impl Registry {
             registry.add_aggregate(function);
         }
         registry.aggregates.insert("every".into(), bool_and_udaf());
-        registry.scalars.insert("gen_random_uuid".into(), uuid());
+        for name in ["uuid", "gen_random_uuid"] {
+            registry.scalars.insert(name.into(), uuid());
+        }
         registry
     }
 

@@ -4,7 +4,7 @@ use ruslo_repr::text::json::Json;
 use ruslo_repr::text::{write_cast_text, write_text};
 use ruslo_repr::{Error, ErrorKind, Result};
 
-use super::array::NullAs;
+use super::array_concat::NullAs;
 use super::overload::{Args, Function, Overload, fn1, fn2, fn3, over};
 use super::types::*;
 use super::{jsonb, string_format};
@@ -28,7 +28,13 @@ pub(super) fn functions() -> Vec<Function> {
 
 fn concatenation() -> Vec<Function> {
     vec![
-        Function::generic("op_concat", 2..=2, super::array::concat_type, concat_any).operator("||"),
+        Function::generic(
+            "op_concat",
+            2..=2,
+            super::array_concat::concat_type,
+            concat_any,
+        )
+        .operator("||"),
         Function::generic(
             "concat",
             1..=usize::MAX,
@@ -96,8 +102,8 @@ fn concat_any(args: &Args) -> Result<arrow::array::ArrayRef> {
 
     let types = args.columns.iter().map(|c| c.array.data_type().clone());
     let types: Vec<DataType> = types.collect();
-    match super::array::concat_type(&types)? {
-        DataType::List(item) => super::array::concat(args, &item, NullAs::List),
+    match super::array_concat::concat_type(&types)? {
+        DataType::List(item) => super::array_concat::concat(args, &item, NullAs::List),
         DataType::LargeUtf8 => {
             let style = &args.style;
             let json = |i: usize| -> Result<Column> {

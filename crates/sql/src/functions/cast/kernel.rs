@@ -170,7 +170,8 @@ fn narrow<T: TryFrom<i64>>(value: i64, to: &DataType) -> Result<T> {
 fn float_to_int(value: f64, to: &DataType) -> Result<i64> {
     let rounded = value.round_ties_even();
     // -2^63 is exact as a float; 2^63 is the first that does not fit. NaN fails both.
-    match rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0 {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    match (-LIMIT..LIMIT).contains(&rounded) {
         true => Ok(rounded as i64),
         false => Err(out_of_range(to)),
     }

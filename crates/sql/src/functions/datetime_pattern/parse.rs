@@ -186,9 +186,9 @@ fn read_key<'a>(
     Ok(after)
 }
 
-/// Two or three digits of a year mean one near 2020.
+/// Fewer than four digits of a year, where the pattern has fewer, mean one near 2020.
 fn full_year(year: i64, written: usize, width: usize) -> i64 {
-    if width == 4 && written >= 4 || year < 0 || written >= 4 {
+    if width == 4 || written >= 4 || year < 0 {
         return year;
     }
     match year {
