@@ -10,7 +10,7 @@ const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
 ];
 
-static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+static INSTALLED: OnceLock<Result<Metrics, String>> = OnceLock::new();
 
 /// Reads the process's metrics.
 #[derive(Clone)]
@@ -20,24 +20,19 @@ pub struct Metrics {
 
 /// Makes metrics of this process visible; further calls give the same ones.
 pub fn install() -> Result<Metrics> {
-    if let Some(metrics) = INSTALLED.get() {
-        return Ok(metrics.clone());
-    }
+    let installed = INSTALLED.get_or_init(|| install_recorder().map_err(|e| format!("{e:#}")));
+    installed.clone().map_err(anyhow::Error::msg)
+}
+
+fn install_recorder() -> Result<Metrics> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .context("metrics buckets")?
         .build_recorder();
-    let installed = Metrics {
-        handle: recorder.handle(),
-    };
-    if metrics::set_global_recorder(recorder).is_ok() {
-        metrics::gauge!("ruslo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        return Ok(INSTALLED.get_or_init(|| installed).clone());
-    }
-    INSTALLED
-        .get()
-        .cloned()
-        .context("another metrics recorder is installed already")
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).context("cannot install the metrics recorder")?;
+    metrics::gauge!("ruslo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(Metrics { handle })
 }
 
 impl Metrics {
