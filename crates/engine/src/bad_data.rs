@@ -19,6 +19,9 @@ use ruslo_format::DecodeError;
 const ROWS_KEPT_MAX: usize = 10_000;
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Offsets from (inclusive) and to (exclusive), disjoint and ascending.
+type Ranges = Vec<(i64, i64)>;
+
 /// One kept failure.
 #[derive(Clone)]
 pub(crate) struct BadRow {
@@ -36,9 +39,8 @@ pub(crate) struct BadData {
 struct Inner {
     rows: VecDeque<BadRow>,
     count: u64,
-    /// By (column, partition): offsets decoded so far, disjoint and ascending. Column None
-    /// stands for whole messages.
-    covered: BTreeMap<(Option<usize>, i32), Vec<(i64, i64)>>,
+    /// By (column, partition): offsets decoded so far. Column None stands for whole messages.
+    covered: BTreeMap<(Option<usize>, i32), Ranges>,
     logged: Option<Instant>,
     unlogged: u64,
 }

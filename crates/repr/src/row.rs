@@ -142,8 +142,8 @@ mod tests {
         let left = RowCodec::new(&[DataType::Int64]).unwrap();
         let right = RowCodec::new(&[DataType::Utf8]).unwrap();
         let both = RowCodec::new(&[DataType::Int64, DataType::Utf8]).unwrap();
-        let l = left.encode(&[a.clone()], 2).unwrap();
-        let r = right.encode(&[b.clone()], 2).unwrap();
+        let l = left.encode(std::slice::from_ref(&a), 2).unwrap();
+        let r = right.encode(std::slice::from_ref(&b), 2).unwrap();
         let glued: Vec<Vec<u8>> = (0..2).map(|i| [l.row(i), r.row(i)].concat()).collect();
         let decoded = both.decode(glued.iter().map(|g| g.as_slice())).unwrap();
         assert_eq!(&decoded[0], &a);

@@ -19,7 +19,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::TableScan;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionConfig;
 use ruslo_repr::row::batch_of;
 use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Schema};
@@ -74,6 +75,16 @@ impl std::fmt::Debug for SelectPlan {
             .field("params", &self.params)
             .finish_non_exhaustive()
     }
+}
+
+/// Lets joins give way now and then: one that makes a million rows of each row it reads would
+/// else compute on, deaf to a cancel, between two looks at its input.
+fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let wrapped = plan.transform_up(|node| match node.name().contains("Join") {
+        true => Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as _)),
+        false => Ok(Transformed::no(node)),
+    });
+    Ok(wrapped.map_err(from_df)?.data)
 }
 
 /// Binds a query. `hints` are parameter types the client has fixed.
@@ -150,6 +161,7 @@ impl SelectPlan {
         let plan = self.with_inputs(plan, &mut inputs)?;
         let state = self.state();
         let physical = state.create_physical_plan(&plan).await.map_err(from_df)?;
+        let physical = cooperative(physical)?;
         let batches = collect(physical, state.task_ctx()).await.map_err(from_df)?;
         batches
             .into_iter()

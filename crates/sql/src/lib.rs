@@ -21,6 +21,7 @@ mod explain;
 pub mod functions;
 mod lower;
 mod parse;
+pub mod pg_compat;
 #[cfg(test)]
 mod tests;
 

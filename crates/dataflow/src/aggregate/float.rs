@@ -146,8 +146,8 @@ mod tests {
             f64::MIN_POSITIVE,
             5e-324,
             -5e-324,
-            2.2250738585072011e-308,
-            123456789.123456789,
+            2.225_073_858_507_201e-308,
+            123_456_789.123_456_79,
         ];
         for float in floats {
             assert_eq!(sum(&[float]).to_bits(), float.to_bits(), "{float}");

@@ -9,8 +9,8 @@ mod queries;
 
 use std::collections::BTreeMap;
 
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use ruslo_engine::{Config, Engine, Faults, Outcome, Session};
 use ruslo_repr::text::{TextStyle, write_text};
 
@@ -45,6 +45,7 @@ struct Oracle {
 
 /// A view whose rows were not what its query gives.
 #[derive(Debug)]
+#[expect(dead_code, reason = "read by Debug, when a test fails")]
 struct Difference {
     view: String,
     after: String,

@@ -204,7 +204,7 @@ fn joined(rng: &mut StdRng, operators: &mut Vec<Operator>) -> String {
         }
         3 => {
             operators.push(Operator::FullJoin);
-            format!("SELECT a.id, b.k, b.w FROM a FULL JOIN b ON a.k = b.k")
+            "SELECT a.id, b.k, b.w FROM a FULL JOIN b ON a.k = b.k".to_string()
         }
         4 => {
             operators.push(Operator::CrossJoin);

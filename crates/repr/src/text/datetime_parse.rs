@@ -479,10 +479,7 @@ fn month_number(word: &str) -> Option<u32> {
     let matches = |month: &&str| {
         **month == word || month[..3] == word || (word == "sept" && *month == "september")
     };
-    MONTHS
-        .iter()
-        .position(|month| matches(month))
-        .map(|i| i as u32 + 1)
+    MONTHS.iter().position(matches).map(|i| i as u32 + 1)
 }
 
 fn is_weekday(word: &str) -> bool {

@@ -86,6 +86,9 @@ fn bind_query(
     hints: &[Option<DataType>],
 ) -> Result<LogicalPlan> {
     let mut query = query.clone();
+    if context.purpose != Purpose::View {
+        crate::pg_compat::rewrite_query(&mut query);
+    }
     rewrite::rewrite_query(&mut query, context.session, context.purpose)?;
     let options = ParserOptions::new()
         .with_map_string_types_to_utf8view(false)

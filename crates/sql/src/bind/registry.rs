@@ -52,6 +52,9 @@ fn load() -> Functions {
         }
         scalars.insert(function.name().to_string(), function);
     }
+    for function in crate::pg_compat::functions::all() {
+        scalars.insert(function.name().to_string(), function);
+    }
     scalars.extend(ours.scalars().clone());
     let mut aggregates = HashMap::new();
     for function in SessionStateDefaults::default_aggregate_functions() {

@@ -84,9 +84,7 @@ pub(super) fn div(a: Numeric, b: Numeric) -> Result<Numeric> {
     match (a, b) {
         (NaN, _) | (_, NaN) => Ok(NaN),
         (_, Finite(b)) if b.is_zero() => Err(division_by_zero()),
-        (Finite(a), Finite(b)) => {
-            finite(quotient(a, b))
-        }
+        (Finite(a), Finite(b)) => finite(quotient(a, b)),
         (Finite(_), _) => Ok(Finite(Decimal::ZERO)),
         (_, Finite(_)) => Ok(infinity(signum(a) * signum(b))),
         _ => Ok(NaN),
