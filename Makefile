@@ -1,6 +1,8 @@
 # The commands of this project; the same on a laptop and in CI. `make` alone lists them.
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/ruslo/target
+# Always the whole workspace: a package built alone has other features of its dependencies, which
+# would all be compiled once more.
 export RUSLO_CACHE ?= $(HOME)/.cache/ruslo
 PYTHON := PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 $(RUSLO_CACHE)/venv/bin/python
 
@@ -14,7 +16,7 @@ help: ## List these commands
 # itself, EXAMPLE=join runs the second example.
 demo: ## Run the article's pipeline live (KAFKA=host:port REDIS_URL=… SECONDS_TO_RUN=20 EXAMPLE=join)
 	@scripts/setup demo
-	@cargo build --release --package ruslo-server --bin ruslo
+	@cargo build --release --workspace --bins
 	@$(CARGO_TARGET_DIR)/release/ruslo demo
 
 test: test-rust test-e2e ## Run every test
@@ -26,12 +28,12 @@ test-rust:
 # The end to end tests start Kafka, Redis and PostgreSQL; nothing compiles beside them.
 test-e2e:
 	@scripts/setup test
-	cargo build --package ruslo-server --bin ruslo
+	cargo test --workspace --no-run
 	$(PYTHON) -m pytest tests/e2e
 
 bench: ## Measure throughput, memory and freshness (BENCH_EVENTS=… BENCH_RUNS=…)
 	@scripts/setup test
-	cargo build --release --package ruslo-server --package bench
+	cargo build --release --workspace --bins
 	$(PYTHON) bench/bench.py
 
 services: ## Start Kafka, Redis and PostgreSQL; print their addresses as shell assignments

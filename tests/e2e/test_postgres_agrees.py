@@ -121,7 +121,7 @@ def test_plain_slt_files_are_postgres(postgres):
     """The answers written in tests/slt/plain are PostgreSQL's own."""
     config = f"host=127.0.0.1 port={postgres.port} user=ruslo dbname=postgres"
     done = subprocess.run(
-        ["cargo", "test", "--quiet", "--package", "ruslo-server", "--test", "slt", "--", "plain"],
+        ["cargo", "test", "--quiet", "--workspace", "--test", "slt", "--", "plain"],
         cwd=pathlib.Path(__file__).parents[2],
         env=os.environ | {"SLT_POSTGRES": config},
         capture_output=True,

@@ -17,7 +17,7 @@ def binary(profile: str = "debug") -> str:
     target = os.environ.get("CARGO_TARGET_DIR", cache_dir() / "target")
     path = os.environ.get("RUSLO_BIN", f"{target}/{profile}/ruslo")
     if not os.access(path, os.X_OK):
-        raise RuntimeError(f"{path} is missing: run cargo build -p ruslo-server --bin ruslo")
+        raise RuntimeError(f"{path} is missing: run cargo test --workspace --no-run")
     return path
 
 

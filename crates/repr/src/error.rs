@@ -29,8 +29,12 @@ pub enum ErrorKind {
     OutOfRange,
     DivisionByZero,
     InvalidDatetime,
+    /// A date, time or interval that its type cannot hold, as the 30th of February.
+    DatetimeOverflow,
     NotNull,
     UniqueViolation,
+    /// A subquery that stands for one value gave several rows.
+    Cardinality,
     /// An aggregate or column used where grouping forbids it.
     Grouping,
     /// A parameter, option or setting with a value that is not allowed.
@@ -53,6 +57,9 @@ pub enum ErrorKind {
     InvalidState,
     /// The transaction has failed: ROLLBACK first.
     FailedTransaction,
+    /// The statement needs a transaction block: BEGIN first.
+    NoTransaction,
+    UndefinedSavepoint,
     /// A prepared statement that is not there.
     UndefinedStatement,
     /// Our fault: please report it.
@@ -77,8 +84,10 @@ impl ErrorKind {
             OutOfRange => "22003",
             DivisionByZero => "22012",
             InvalidDatetime => "22007",
+            DatetimeOverflow => "22008",
             NotNull => "23502",
             UniqueViolation => "23505",
+            Cardinality => "21000",
             Grouping => "42803",
             InvalidParameter => "22023",
             DependentObjects => "2BP01",
@@ -90,6 +99,8 @@ impl ErrorKind {
             ShuttingDown => "57P01",
             InvalidState => "55000",
             FailedTransaction => "25P02",
+            NoTransaction => "25P01",
+            UndefinedSavepoint => "3B001",
             UndefinedStatement => "26000",
             Internal => "XX000",
         }

@@ -87,6 +87,12 @@ pub enum StatementKind {
     Begin,
     Commit,
     Rollback,
+    /// `SAVEPOINT name`
+    Savepoint(String),
+    /// `RELEASE SAVEPOINT name`
+    Release(String),
+    /// `ROLLBACK TO SAVEPOINT name`
+    RollbackTo(String),
     Prepare {
         name: String,
         types: Vec<DataType>,

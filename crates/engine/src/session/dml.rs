@@ -4,7 +4,7 @@
 //! before its own (under the table's lock), works out which rows go and which come, and is
 //! acknowledged when their time is bound. The session's later reads never see less.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -79,6 +79,7 @@ impl Session {
             let time = self.shared.coordinator.ask(write).await?;
             *last_write = time;
             self.last_write = time;
+            self.wrote = true;
         }
         drop(last_write);
         let tag = match plan.kind {
@@ -136,10 +137,9 @@ impl Session {
             DmlKind::Update => {
                 let (old, new) = (columns(0..width)?, columns(width..2 * width)?);
                 check_not_null(&plan.table, &new)?;
-                if !plan.table.key.is_empty() && layout.keys_of(&old)? != layout.keys_of(&new)? {
-                    let message = "UPDATE cannot change a primary key column";
-                    let hint = "DELETE the row and INSERT it with its new key.";
-                    return Err(Error::unsupported(message).with_hint(hint));
+                if !plan.table.key.is_empty() {
+                    self.check_moved_keys(plan, &layout, (&old, &new), hold)
+                        .await?;
                 }
                 let gone = layout.encode(&old)?.into_iter().map(|row| (row, -1));
                 let come = layout.encode(&new)?.into_iter().map(|row| (row, 1));
@@ -179,26 +179,7 @@ impl Session {
         hold: &ReadHold,
     ) -> Result<Vec<(RowBytes, Diff)>> {
         let keys = layout.keys_of(new)?;
-        let mut wanted = keys.clone();
-        wanted.sort();
-        wanted.dedup();
-        let (id, limit) = (plan.table.id, None);
-        let target = PeekTarget {
-            id,
-            errors: false,
-            keys: Some(wanted),
-            limit,
-        };
-        let found = self.shared.coordinator.peek(target, hold).await?;
-        let mut before: BTreeMap<RowBytes, RowBytes> = BTreeMap::new();
-        for batch in layout.decode(&found)? {
-            before.extend(
-                layout
-                    .keys_of(&batch)?
-                    .into_iter()
-                    .zip(layout.encode(&batch)?),
-            );
-        }
+        let mut before = self.rows_with(&keys, plan, layout, hold).await?;
         let mut after: HashMap<RowBytes, RowBytes> = HashMap::new();
         for (i, (key, row)) in keys.into_iter().zip(layout.encode(new)?).enumerate() {
             let current = after.get(&key).or_else(|| before.get(&key));
@@ -220,6 +201,60 @@ impl Session {
             }
         }
         Ok(updates)
+    }
+
+    /// The table's rows that have one of these keys.
+    async fn rows_with(
+        &self,
+        keys: &[RowBytes],
+        plan: &DmlPlan,
+        layout: &Layout,
+        hold: &ReadHold,
+    ) -> Result<BTreeMap<RowBytes, RowBytes>> {
+        let mut wanted = keys.to_vec();
+        wanted.sort();
+        wanted.dedup();
+        let target = PeekTarget {
+            id: plan.table.id,
+            errors: false,
+            keys: Some(wanted),
+            limit: None,
+        };
+        let found = self.shared.coordinator.peek(target, hold).await?;
+        let mut rows = BTreeMap::new();
+        for batch in layout.decode(&found)? {
+            let keys = layout.keys_of(&batch)?;
+            rows.extend(keys.into_iter().zip(layout.encode(&batch)?));
+        }
+        Ok(rows)
+    }
+
+    /// An UPDATE may move rows to other keys, if afterwards every key is there once: no two rows
+    /// go to one key, and a row that stays where it was is in nobody's way.
+    async fn check_moved_keys(
+        &self,
+        plan: &DmlPlan,
+        layout: &Layout,
+        (old, new): (&RecordBatch, &RecordBatch),
+        hold: &ReadHold,
+    ) -> Result<()> {
+        let (old_keys, new_keys) = (layout.keys_of(old)?, layout.keys_of(new)?);
+        if old_keys == new_keys {
+            return Ok(());
+        }
+        let left: HashSet<&RowBytes> = old_keys.iter().collect();
+        let mut taken = HashSet::new();
+        if !new_keys.iter().all(|key| taken.insert(key)) {
+            return Err(duplicate_key(&plan.table));
+        }
+        let others: Vec<RowBytes> = taken.difference(&left).map(|&key| key.clone()).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        match self.rows_with(&others, plan, layout, hold).await? {
+            there if there.is_empty() => Ok(()),
+            _ => Err(duplicate_key(&plan.table)),
+        }
     }
 
     pub(super) async fn flush(&mut self) -> Result<Outcome> {
@@ -249,6 +284,14 @@ fn merge_not_null(layout: &Layout, current: &RowBytes, new: &RecordBatch) -> Res
     let merged = RecordBatch::try_new(new.schema(), merged.collect())?;
     let row = layout.encode(&merged)?.pop();
     row.ok_or_else(|| Error::internal("a row was not encoded"))
+}
+
+fn duplicate_key(table: &Relation) -> Error {
+    let message = format!(
+        "duplicate key value violates unique constraint \"{}_pkey\"",
+        table.name
+    );
+    Error::new(ErrorKind::UniqueViolation, message)
 }
 
 fn check_not_null(table: &Relation, rows: &RecordBatch) -> Result<()> {

@@ -120,6 +120,9 @@ pub struct Session {
     settings: Settings,
     notices: Vec<Notice>,
     transaction: Transaction,
+    savepoints: Vec<String>,
+    /// Whether the open transaction block has written rows.
+    wrote: bool,
     /// The time of this session's last write: its reads are never before it.
     last_write: Time,
     prepared: HashMap<String, (Statement, Vec<DataType>)>,
@@ -135,6 +138,8 @@ impl Session {
             settings: Settings::default(),
             notices: vec![],
             transaction: Transaction::None,
+            savepoints: vec![],
+            wrote: false,
             last_write: 0,
             prepared: HashMap::new(),
             cancelled: Arc::new(watch::channel(0).0),
@@ -209,7 +214,7 @@ impl Session {
     ) -> Result<Outcome> {
         let ends = matches!(
             statement.ast.kind,
-            StatementKind::Commit | StatementKind::Rollback
+            StatementKind::Commit | StatementKind::Rollback | StatementKind::RollbackTo(_)
         );
         if self.transaction == Transaction::Failed && !ends {
             let message = "current transaction is aborted, commands ignored until end of \
@@ -266,6 +271,9 @@ impl Session {
             StatementKind::Begin => self.begin(),
             StatementKind::Commit => self.end(true),
             StatementKind::Rollback => self.end(false),
+            StatementKind::Savepoint(name) => self.savepoint(name),
+            StatementKind::Release(name) => self.release(name),
+            StatementKind::RollbackTo(name) => self.rollback_to(name),
             StatementKind::Prepare {
                 name,
                 types,
@@ -349,18 +357,59 @@ impl Session {
             Transaction::None => self.transaction = Transaction::Open,
             _ => self.warning("there is already a transaction in progress"),
         }
+        self.wrote = false;
         Outcome::done("BEGIN")
     }
 
     fn end(&mut self, commit: bool) -> Result<Outcome> {
         let was = std::mem::replace(&mut self.transaction, Transaction::None);
+        self.savepoints.clear();
         if was == Transaction::None {
             self.warning("there is no transaction in progress");
         }
-        match commit && was != Transaction::Failed {
-            true => Outcome::done("COMMIT"),
-            false => Outcome::done("ROLLBACK"),
+        let commit = commit && was != Transaction::Failed;
+        self.warn_of_writes(!commit);
+        Outcome::done(if commit { "COMMIT" } else { "ROLLBACK" })
+    }
+
+    /// Every statement is a transaction of its own here; who undoes a block must know it.
+    fn warn_of_writes(&mut self, undone: bool) {
+        if std::mem::take(&mut self.wrote) && undone {
+            self.warning(
+                "rows written in this transaction block stay: each statement takes effect at once",
+            );
         }
+    }
+
+    fn savepoint(&mut self, name: &str) -> Result<Outcome> {
+        if self.transaction == Transaction::None {
+            let message = "SAVEPOINT can only be used in transaction blocks";
+            return Err(Error::new(ErrorKind::NoTransaction, message));
+        }
+        self.savepoints.push(name.to_string());
+        Outcome::done("SAVEPOINT")
+    }
+
+    fn release(&mut self, name: &str) -> Result<Outcome> {
+        let at = self.find_savepoint(name)?;
+        self.savepoints.truncate(at);
+        Outcome::done("RELEASE")
+    }
+
+    fn rollback_to(&mut self, name: &str) -> Result<Outcome> {
+        let at = self.find_savepoint(name)?;
+        self.savepoints.truncate(at + 1);
+        self.transaction = Transaction::Open;
+        self.warn_of_writes(true);
+        Outcome::done("ROLLBACK")
+    }
+
+    fn find_savepoint(&self, name: &str) -> Result<usize> {
+        let at = self.savepoints.iter().rposition(|savepoint| savepoint == name);
+        at.ok_or_else(|| {
+            let message = format!("savepoint \"{name}\" does not exist");
+            Error::new(ErrorKind::UndefinedSavepoint, message)
+        })
     }
 
     async fn prepare(

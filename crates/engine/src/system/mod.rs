@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Object ids: a user object has its own (from 16384 on, by its id), the index that stands for
-//! a primary key has that plus [`INDEX_OIDS`]; types and namespaces of PostgreSQL keep
+//! a primary key has that plus `INDEX_OIDS`; types and namespaces of PostgreSQL keep
 //! PostgreSQL's. A source is shown as a foreign table (`relkind` `f`), since its rows live
 //! elsewhere; a sink is no relation and is listed in `rw_catalog.rw_sinks` only.
 //! Relations that describe what Ruslo does not have (triggers, policies, publications …) exist

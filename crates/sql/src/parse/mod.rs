@@ -190,8 +190,6 @@ impl<'a> StatementParser<'a> {
             "CALL",
             "DO",
             "REPLACE",
-            "SAVEPOINT",
-            "RELEASE",
             "REFRESH",
             "SECURITY",
         ];

@@ -44,8 +44,16 @@ impl StatementParser<'_> {
             StatementKind::Begin
         } else if self.word("COMMIT") || self.word("END") {
             StatementKind::Commit
+        } else if self.words(&["ROLLBACK", "TO"]) || self.words(&["ROLLBACK", "WORK", "TO"]) {
+            self.word("SAVEPOINT");
+            StatementKind::RollbackTo(self.identifier()?)
         } else if self.word("ROLLBACK") || self.word("ABORT") {
             StatementKind::Rollback
+        } else if self.word("SAVEPOINT") {
+            StatementKind::Savepoint(self.identifier()?)
+        } else if self.word("RELEASE") {
+            self.word("SAVEPOINT");
+            StatementKind::Release(self.identifier()?)
         } else {
             return Ok(None);
         };
