@@ -127,7 +127,7 @@ pub fn write_cast_text(array: &dyn Array, row: usize, style: &TextStyle, out: &m
 
 /// Parses PostgreSQL's text input form into an array of length one, never NULL.
 ///
-/// Fails with `InvalidText`, `InvalidDatetime` or `OutOfRange` and PostgreSQL's message.
+/// Fails with `InvalidText`, `InvalidDatetime`, `DatetimeOverflow` or `OutOfRange` and PostgreSQL's message.
 pub fn parse_text(text: &str, ty: &DataType, style: &TextStyle) -> Result<ArrayRef> {
     parse_texts(&[Some(text)], ty, style)
 }

@@ -121,6 +121,10 @@ fn from_plan(text: &str) -> Error {
     {
         return grouping(rest);
     }
+    if lower.contains("aggregate functions are not allowed in the where clause") {
+        let message = "aggregate functions are not allowed in WHERE";
+        return Error::new(ErrorKind::Grouping, message);
+    }
     if lower.contains("must be in group by") || lower.contains("non-aggregate values") {
         return grouping(text);
     }
@@ -176,7 +180,7 @@ fn from_execution(text: &str) -> Error {
     }
     if lower.contains("more than one row") {
         let message = "more than one row returned by a subquery used as an expression";
-        return Error::new(ErrorKind::InvalidParameter, message);
+        return Error::new(ErrorKind::Cardinality, message);
     }
     if lower.contains("pars") || lower.contains("cast") {
         return Error::new(ErrorKind::InvalidText, decapitalised(text));

@@ -15,7 +15,7 @@ pub fn parse_date(text: &str) -> Result<i32> {
     let days = read.date.ok_or_else(|| invalid(text, "date"))?;
     i32::try_from(days).map_err(|_| {
         Error::new(
-            ErrorKind::InvalidDatetime,
+            ErrorKind::DatetimeOverflow,
             format!("date out of range: \"{text}\""),
         )
     })
@@ -51,7 +51,7 @@ fn local_micros(read: &Read, text: &str, ty: &str) -> Result<i64> {
     let micros = micros.and_then(|m| m.checked_add(read.time.unwrap_or(0)));
     micros.ok_or_else(|| {
         Error::new(
-            ErrorKind::InvalidDatetime,
+            ErrorKind::DatetimeOverflow,
             format!("timestamp out of range: \"{text}\""),
         )
     })
@@ -64,7 +64,7 @@ fn invalid(text: &str, ty: &str) -> Error {
 
 fn out_of_range(text: &str) -> Error {
     let message = format!("date/time field value out of range: \"{text}\"");
-    Error::new(ErrorKind::InvalidDatetime, message)
+    Error::new(ErrorKind::DatetimeOverflow, message)
 }
 
 /// What a text says, each part at most once.

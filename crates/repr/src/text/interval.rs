@@ -83,7 +83,7 @@ pub fn parse_interval(text: &str) -> Result<IntervalMonthDayNano> {
     }
     sum.finish().ok_or_else(|| {
         let message = format!("interval field value out of range: \"{text}\"");
-        Error::new(ErrorKind::InvalidDatetime, message)
+        Error::new(ErrorKind::DatetimeOverflow, message)
     })
 }
 

@@ -22,6 +22,7 @@ use ruslo_repr::{Error, ErrorKind, Result};
 use super::names::{column_name, marked, normalised};
 use super::{Purpose, typed};
 use crate::catalog::SessionContext;
+use crate::functions::number_literal;
 use crate::parse::parse_query;
 
 /// Rewrites a query in place.
@@ -436,7 +437,8 @@ fn digits(expr: &sql::Expr) -> Option<String> {
     }
 }
 
-/// `1` is int4, a larger integer int8, anything else numeric.
+/// `1` is int4, a larger integer int8, anything else numeric, or double precision where numeric
+/// cannot hold it.
 fn typed_number(digits: &str) -> sql::Expr {
     let plain = digits.replace('_', "");
     let kept = |text: String| sql::Expr::Value(sql::Value::Number(text, true).with_empty_span());
@@ -446,7 +448,8 @@ fn typed_number(digits: &str) -> sql::Expr {
     if plain.parse::<i64>().is_ok() {
         return cast(kept(plain), &DataType::Int64);
     }
-    cast(string(plain), &ruslo_repr::schema::NUMERIC)
+    let ty = number_literal(&plain).map_or(ruslo_repr::schema::NUMERIC, |n| n.data_type());
+    cast(string(plain), &ty)
 }
 
 fn interval_cast(interval: &sql::Interval) -> Result<sql::Expr> {

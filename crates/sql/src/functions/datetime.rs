@@ -105,7 +105,7 @@ fn age(a: i64, b: i64) -> Result<IntervalMonthDayNano> {
 fn make_date(year: i32, month: i32, day: i32) -> Result<i32> {
     let error = || {
         let message = format!("date field value out of range: {year}-{month:02}-{day:02}");
-        Error::new(ErrorKind::InvalidDatetime, message)
+        Error::new(ErrorKind::DatetimeOverflow, message)
     };
     // A negative year is before Christ; there is no year 0.
     let astronomical = i64::from(year) + i64::from(year < 0);
@@ -127,7 +127,7 @@ fn make_time(hour: i32, minute: i32, second: f64) -> Result<i64> {
     let end_of_day = hour == 24 && minute == 0 && second == 0.0;
     if !(in_day || end_of_day) {
         let message = format!("time field value out of range: {hour}:{minute:02}:{second:02}");
-        return Err(Error::new(ErrorKind::InvalidDatetime, message));
+        return Err(Error::new(ErrorKind::DatetimeOverflow, message));
     }
     let micros = (second * 1e6).round_ties_even() as i64;
     Ok((i64::from(hour) * 60 + i64::from(minute)) * 60_000_000 + micros)

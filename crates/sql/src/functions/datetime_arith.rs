@@ -61,11 +61,11 @@ pub(super) fn divisions() -> Vec<Overload> {
 }
 
 pub(super) fn date_out_of_range() -> Error {
-    Error::new(ErrorKind::OutOfRange, "date out of range")
+    Error::new(ErrorKind::DatetimeOverflow, "date out of range")
 }
 
 pub(super) fn timestamp_out_of_range() -> Error {
-    Error::new(ErrorKind::OutOfRange, "timestamp out of range")
+    Error::new(ErrorKind::DatetimeOverflow, "timestamp out of range")
 }
 
 fn add_days(date: i32, days: i32) -> Result<i32> {

@@ -11,7 +11,7 @@ const DAY_SECONDS: f64 = 86_400.0;
 pub(super) const DAY_NS: i64 = 86_400_000_000_000;
 
 pub(super) fn out_of_range() -> Error {
-    Error::new(ErrorKind::OutOfRange, "interval out of range")
+    Error::new(ErrorKind::DatetimeOverflow, "interval out of range")
 }
 
 pub(super) fn negate(v: IntervalMonthDayNano) -> Result<IntervalMonthDayNano> {

@@ -182,10 +182,11 @@ fn cast_datetime(array: &ArrayRef, to: &DataType, style: &TextStyle) -> Result<A
     let days_to_micros = |days: i32| {
         i64::from(days)
             .checked_mul(DAY_US)
-            .ok_or_else(|| Error::new(ErrorKind::OutOfRange, "date out of range for timestamp"))
+            .ok_or_else(|| Error::new(ErrorKind::DatetimeOverflow, "date out of range for timestamp"))
     };
     let date_of = |micros: i64| {
-        i32::try_from(micros.div_euclid(DAY_US)).map_err(|_| out_of_range(&DataType::Date32))
+        i32::try_from(micros.div_euclid(DAY_US))
+            .map_err(|_| Error::new(ErrorKind::DatetimeOverflow, "date out of range"))
     };
     match (array.data_type(), to) {
         (DataType::Timestamp(unit, _), _) if *unit != TimeUnit::Microsecond => {

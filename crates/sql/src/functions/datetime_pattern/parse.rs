@@ -73,7 +73,7 @@ fn invalid(key: &str, value: &str) -> Error {
 
 fn out_of_range(text: &str) -> Error {
     let message = format!("date/time field value out of range: \"{text}\"");
-    Error::new(ErrorKind::InvalidDatetime, message)
+    Error::new(ErrorKind::DatetimeOverflow, message)
 }
 
 fn read_key<'a>(
