@@ -14,6 +14,7 @@ pub(crate) mod rewrite;
 mod table_function;
 mod typed;
 mod typing;
+mod using;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,6 +100,13 @@ fn bind_query(
         Some(Arc::new(Field::new("", ty, true)))
     });
     let mut state = PlannerContext::new().with_prepare_param_data_types(fields.collect());
+    using::expand_stars(&mut query, &|part| {
+        let plan = planner.sql_statement_to_plan_with_context(
+            sql::Statement::Query(Box::new(part)),
+            &mut state.clone(),
+        );
+        plan.map_err(from_df)
+    })?;
     let statement = sql::Statement::Query(Box::new(query));
     let plan = planner.sql_statement_to_plan_with_context(statement, &mut state);
     let plan = plan.map_err(from_df)?;

@@ -133,7 +133,10 @@ impl VisitorMut for Rewriter<'_> {
             }
             _ => {}
         }
-        flow(check_set_operations(&query.body))
+        match self.purpose {
+            Purpose::View => flow(check_set_operations(&query.body, true)),
+            Purpose::Once | Purpose::Dml => flow(check_set_operations(&query.body, false)),
+        }
     }
 
     fn pre_visit_select(&mut self, select: &mut sql::Select) -> Flow {
@@ -164,8 +167,8 @@ impl Rewriter<'_> {
                 op: sql::UnaryOperator::Minus,
                 expr: operand,
             } => {
-                if let Some(digits) = digits(operand) {
-                    *expr = number(format!("-{digits}"));
+                if let Some(digits) = folded_digits(operand) {
+                    *expr = number(negated(digits));
                 }
             }
             sql::Expr::Function(function) => {
@@ -201,6 +204,25 @@ impl Rewriter<'_> {
                 expr: operand,
             } => *expr = call("op_negate", vec![(**operand).clone()]),
             sql::Expr::Case { .. } => rewrite_case(expr),
+            sql::Expr::AnyOp {
+                left,
+                compare_op,
+                right,
+                ..
+            } => {
+                if let Some(test) = quantified("any", left, compare_op, right) {
+                    *expr = test;
+                }
+            }
+            sql::Expr::AllOp {
+                left,
+                compare_op,
+                right,
+            } => {
+                if let Some(test) = quantified("all", left, compare_op, right) {
+                    *expr = test;
+                }
+            }
             sql::Expr::AtTimeZone {
                 timestamp,
                 time_zone,
@@ -210,13 +232,11 @@ impl Rewriter<'_> {
             }
             sql::Expr::Cast {
                 expr: inner,
-                data_type: sql::DataType::Numeric(info) | sql::DataType::Decimal(info),
+                data_type,
                 ..
             } => {
-                if let sql::ExactNumberInfo::PrecisionAndScale(_, scale) = info {
-                    let scale = typed_number(&scale.to_string());
-                    let value = cast((**inner).clone(), &ruslo_repr::schema::NUMERIC);
-                    *expr = call("round", vec![value, scale]);
+                if let Some(limited) = limited_cast(inner, data_type) {
+                    *expr = limited;
                 }
             }
             sql::Expr::TypedString(typed) => {
@@ -394,6 +414,26 @@ fn signed_digits(expr: &sql::Expr) -> Option<String> {
     }
 }
 
+/// As [`signed_digits`], also through parentheses and several signs: `-(-2147483648)` is one
+/// literal, a bigint.
+fn folded_digits(expr: &sql::Expr) -> Option<String> {
+    match expr {
+        sql::Expr::Nested(inner) => folded_digits(inner),
+        sql::Expr::UnaryOp {
+            op: sql::UnaryOperator::Minus,
+            expr,
+        } => folded_digits(expr).map(negated),
+        expr => digits(expr),
+    }
+}
+
+fn negated(digits: String) -> String {
+    match digits.strip_prefix('-') {
+        Some(positive) => positive.to_string(),
+        None => format!("-{digits}"),
+    }
+}
+
 fn keep_subscripts(chain: &mut [sql::AccessExpr]) {
     for access in chain {
         if let sql::AccessExpr::Subscript(sql::Subscript::Index { index }) = access {
@@ -463,6 +503,55 @@ fn interval_cast(interval: &sql::Interval) -> Result<sql::Expr> {
         None => text,
     };
     Ok(cast(string(text), &ruslo_repr::schema::INTERVAL))
+}
+
+/// A cast to a type with a precision or a length, which rounds, cuts off or refuses.
+fn limited_cast(value: &sql::Expr, ty: &sql::DataType) -> Option<sql::Expr> {
+    use sql::DataType::*;
+    let limit = |n: &dyn ToString| typed_number(&n.to_string());
+    match ty {
+        Numeric(info) | Decimal(info) | Dec(info) => {
+            let (precision, scale) = match info {
+                sql::ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, *scale),
+                sql::ExactNumberInfo::Precision(precision) => (precision, 0),
+                sql::ExactNumberInfo::None => return None,
+            };
+            let value = cast(value.clone(), &ruslo_repr::schema::NUMERIC);
+            let args = vec![value, limit(precision), limit(&scale)];
+            Some(call("numeric_typmod", args))
+        }
+        Varchar(Some(length)) | CharacterVarying(Some(length)) | CharVarying(Some(length)) => {
+            let sql::CharacterLength::IntegerLength { length, .. } = length else {
+                return None;
+            };
+            let value = cast(value.clone(), &DataType::Utf8);
+            Some(call("varchar_typmod", vec![value, limit(length)]))
+        }
+        _ => None,
+    }
+}
+
+/// `x op ANY (array)` as `op_any_…(x, array)`; none for a subquery.
+fn quantified(
+    quantifier: &str,
+    left: &sql::Expr,
+    op: &sql::BinaryOperator,
+    right: &sql::Expr,
+) -> Option<sql::Expr> {
+    let op = match op {
+        sql::BinaryOperator::Eq => "eq",
+        sql::BinaryOperator::NotEq => "ne",
+        sql::BinaryOperator::Lt => "lt",
+        sql::BinaryOperator::LtEq => "le",
+        sql::BinaryOperator::Gt => "gt",
+        sql::BinaryOperator::GtEq => "ge",
+        _ => return None,
+    };
+    if matches!(right, sql::Expr::Subquery(_)) {
+        return None;
+    }
+    let name = format!("op_{quantifier}_{op}");
+    Some(call(&name, vec![left.clone(), right.clone()]))
 }
 
 /// `CASE x WHEN a THEN b … ELSE e END` as `__case(x = a, b, …, e)`.
@@ -580,8 +669,8 @@ fn fetch_as_limit(query: &mut sql::Query, fetch: sql::Fetch) -> Result<()> {
     Ok(())
 }
 
-/// INTERSECT ALL and EXCEPT ALL would come out with wrong multiplicities.
-fn check_set_operations(body: &sql::SetExpr) -> Result<()> {
+/// INTERSECT ALL and EXCEPT ALL number the rows, which a view cannot.
+fn check_set_operations(body: &sql::SetExpr, in_view: bool) -> Result<()> {
     let sql::SetExpr::SetOperation {
         left,
         op,
@@ -600,13 +689,14 @@ fn check_set_operations(body: &sql::SetExpr) -> Result<()> {
     if by_name {
         return Err(Error::unsupported(format!("{op} BY NAME is not supported")));
     }
-    if *op != sql::SetOperator::Union && *set_quantifier == sql::SetQuantifier::All {
-        let message = format!("{op} ALL is not supported yet");
+    let counts_rows = *op != sql::SetOperator::Union && *set_quantifier == sql::SetQuantifier::All;
+    if counts_rows && in_view {
+        let message = format!("{op} ALL is not supported in a view yet");
         let hint = format!("{op} without ALL is, and counting rows per group can replace ALL.");
         return Err(Error::unsupported(message).with_hint(hint));
     }
-    check_set_operations(left)?;
-    check_set_operations(right)
+    check_set_operations(left, in_view)?;
+    check_set_operations(right, in_view)
 }
 
 /// FULL JOIN with USING would show the left side's key where only the right side has a row.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema};
+use datafusion::common::{Column, DFSchema, NullEquality};
 use datafusion::error::Result as DfResult;
+use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr::{
     AggregateFunction, Between, Case, Cast, InList, InSubquery, ScalarFunction,
 };
@@ -17,9 +18,9 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Aggregate, Distinct, Join, Union, Values};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator,
+    BinaryExpr, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator,
 };
-use ruslo_repr::schema::type_name;
+use ruslo_repr::schema::{list_of, type_name};
 use ruslo_repr::{Error, ErrorKind};
 
 use super::literals::typed_placeholder;
@@ -156,8 +157,27 @@ fn settle_call(call: ScalarFunction, schema: &DFSchema) -> DfResult<Expr> {
                 Some(Box::new(last)),
             )))
         }
+        name if name.starts_with("op_any_") || name.starts_with("op_all_") => {
+            Ok(Expr::ScalarFunction(type_quantified(call, schema)?))
+        }
         _ => Ok(Expr::ScalarFunction(call)),
     }
+}
+
+/// In `x = ANY ($1)` the parameter is a list of what `x` is; in `$1 = ANY (list)` it is an item.
+fn type_quantified(mut call: ScalarFunction, schema: &DFSchema) -> DfResult<ScalarFunction> {
+    if let [left, right] = call.args.as_mut_slice() {
+        match right.get_type(schema)? {
+            DataType::List(item) => {
+                *left = typed_placeholder(std::mem::take(left), item.data_type().clone());
+            }
+            _ => {
+                let item = canonical_type(left, schema)?;
+                *right = typed_placeholder(std::mem::take(right), list_of(canonical(&item)));
+            }
+        }
+    }
+    Ok(call)
 }
 
 /// Casts the arguments that are values to a type common to them.
@@ -384,7 +404,45 @@ fn settle_join(mut join: Join) -> DfResult<LogicalPlan> {
         let both = left.join(&right)?;
         check_condition(filter, &both, "JOIN/ON")?;
     }
-    Ok(LogicalPlan::Join(join))
+    let set_operation = join.null_equality == NullEquality::NullEqualsNull;
+    let distinct = matches!(join.left.as_ref(), LogicalPlan::Distinct(_));
+    match set_operation && !distinct {
+        true => settle_counted(join),
+        false => Ok(LogicalPlan::Join(join)),
+    }
+}
+
+/// INTERSECT ALL and EXCEPT ALL, which come as a semi or anti join of all columns: the copies of
+/// a row are numbered on both sides, so that the first copy meets the first, and so on.
+fn settle_counted(join: Join) -> DfResult<LogicalPlan> {
+    let (left_keys, right_keys): (Vec<_>, Vec<_>) = join.on.iter().cloned().unzip();
+    let columns = join.left.schema().columns();
+    let (left, left_number) = numbered(Arc::unwrap_or_clone(join.left), left_keys)?;
+    let (right, right_number) = numbered(Arc::unwrap_or_clone(join.right), right_keys)?;
+    let mut on = join.on;
+    on.push((left_number, right_number));
+    let joined = Join::try_new(
+        Arc::new(left),
+        Arc::new(right),
+        on,
+        join.filter,
+        join.join_type,
+        join.join_constraint,
+        join.null_equality,
+        join.null_aware,
+    )?;
+    LogicalPlanBuilder::from(LogicalPlan::Join(joined))
+        .project(columns.into_iter().map(Expr::Column))?
+        .build()
+}
+
+/// The plan with one more column: the position among the rows whose `keys` are equal.
+fn numbered(plan: LogicalPlan, keys: Vec<Expr>) -> DfResult<(LogicalPlan, Expr)> {
+    let number = row_number().partition_by(keys).build()?;
+    let plan = LogicalPlanBuilder::from(plan).window([number])?.build()?;
+    let last = plan.schema().fields().len() - 1;
+    let column = Column::from(plan.schema().qualified_field(last));
+    Ok((plan, Expr::Column(column)))
 }
 
 /// Brings all inputs of a UNION to one type per column.

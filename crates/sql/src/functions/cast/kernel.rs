@@ -180,9 +180,12 @@ fn float_to_int(value: f64, to: &DataType) -> Result<i64> {
 fn cast_datetime(array: &ArrayRef, to: &DataType, style: &TextStyle) -> Result<ArrayRef> {
     let zone = style.time_zone;
     let days_to_micros = |days: i32| {
-        i64::from(days)
-            .checked_mul(DAY_US)
-            .ok_or_else(|| Error::new(ErrorKind::DatetimeOverflow, "date out of range for timestamp"))
+        i64::from(days).checked_mul(DAY_US).ok_or_else(|| {
+            Error::new(
+                ErrorKind::DatetimeOverflow,
+                "date out of range for timestamp",
+            )
+        })
     };
     let date_of = |micros: i64| {
         i32::try_from(micros.div_euclid(DAY_US))
