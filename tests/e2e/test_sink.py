@@ -55,7 +55,8 @@ def test_json(ruslo, redis, tail):
         "CREATE TABLE t (id int PRIMARY KEY, a boolean, b real, c numeric, d date, e timestamp,"
         " f timestamptz, g jsonb, h bytea, i time, j varchar)",
         "INSERT INTO t VALUES (1, true, 1.5, 1.50, '1970-01-01', '1970-01-02 00:00:00.5',"
-        " '2026-11-22 10:00:00.25+00', '{\"x\": [1]}', '\\x0102', '00:00:01', 'z'), (2)",
+        " '2026-11-22 10:00:00.25+00', '{\"x\": [1]}', '\\x0102', '00:00:01', 'z')",
+        "INSERT INTO t (id) VALUES (2)",
         sink(redis, tail),
     )
     wait_until(lambda: len(redis.contents()) == 2)

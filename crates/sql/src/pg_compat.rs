@@ -201,6 +201,15 @@ fn rewrite_function(expr: &mut Expr) {
     if function.name.0.len() > 1 {
         function.name.0.remove(0);
     }
+    if name == "generate_subscripts"
+        && let sql::FunctionArguments::List(list) = &function.args
+        && let Some(array) = list.args.first()
+        && let Some(subscripts) =
+            lookup::expression(&format!("unnest(range(1, cardinality({array}) + 1))"))
+    {
+        *expr = subscripts;
+        return;
+    }
     if let Some(found) = lookup::call(&name, function) {
         *expr = found;
     }

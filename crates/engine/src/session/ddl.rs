@@ -237,7 +237,8 @@ impl Session {
             relation.key = plan.key.clone();
         }
         relation.append_only = plan.append_only;
-        let view = self.run_view(id, name, plan).await?;
+        let (view, warnings) = self.run_view(id, name, plan).await?;
+        self.warn_all(warnings);
         let body = Body::MaterializedView {
             relation: Arc::new(relation),
             view: Arc::new(view),
@@ -258,8 +259,14 @@ impl Session {
 
     /// Starts a view's dataflow and waits until it has read all that was there before it.
     ///
-    /// When this fails or is abandoned, nothing of the view stays behind.
-    pub(super) async fn run_view(&self, id: ObjectId, name: &str, plan: ViewPlan) -> Result<View> {
+    /// When this fails or is abandoned, nothing of the view stays behind. The view may come with
+    /// warnings, about messages that its sources no longer have.
+    pub(super) async fn run_view(
+        &self,
+        id: ObjectId,
+        name: &str,
+        plan: ViewPlan,
+    ) -> Result<(View, Vec<String>)> {
         let shared = &self.shared;
         let reads = source_columns(&plan.plan);
         let mut sources = vec![];
@@ -296,15 +303,56 @@ impl Session {
             reply,
         };
         let start = shared.coordinator.ask(create).await?;
+        let warnings = self.missing_messages(&sources, &hydrate, &start).await?;
         let pasts = self.read_sources(id, &sources, &hydrate, &start).await?;
         self.wait_hydrated(id, &pasts).await?;
         unfinished.done = true;
-        Ok(View {
+        let view = View {
             readable_from: start.as_of,
             arranged_by: plan.key,
             sources: sources.into_iter().map(|(source, _)| source).collect(),
-        })
+        };
+        Ok((view, warnings))
     }
+
+    /// Which messages the new view should read and its sources' topics no longer have.
+    async fn missing_messages(
+        &self,
+        sources: &[(Arc<Source>, &Vec<usize>)],
+        hydrate: &[ObjectId],
+        start: &ViewStart,
+    ) -> Result<Vec<String>> {
+        let mut warnings = vec![];
+        for (source, _) in sources {
+            let reads_past = hydrate.contains(&source.id);
+            if source.status().is_some() && !reads_past {
+                continue;
+            }
+            let mut from = source.start.clone();
+            if !reads_past {
+                from.extend(start.bound.get(&source.id).into_iter().flatten());
+            }
+            let options = source.options.clone();
+            let kept = blocking(move || kafka::watermarks(&options, &[])).await?;
+            for (partition, (low, _)) in kept {
+                let from = from.get(&partition).copied().unwrap_or(0);
+                if from < low {
+                    warnings.push(format!(
+                        "source \"{}\": offsets {from} to {low} of partition {partition} are no \
+                         longer in topic \"{}\"; the view begins after them",
+                        source.name,
+                        source.options.topic()
+                    ));
+                }
+            }
+        }
+        Ok(warnings)
+    }
+
+    pub(super) fn warn_all(&mut self, warnings: Vec<String>) {
+        warnings.into_iter().for_each(|warning| self.warning(warning));
+    }
+
 
     /// Starts the live flow where it does not run, and the reading of the past where there is one.
     async fn read_sources(

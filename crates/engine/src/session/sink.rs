@@ -25,6 +25,7 @@ struct SinkInput {
     depends_on: Vec<ObjectId>,
     /// Set when the view belongs to the sink alone.
     view: Option<Arc<View>>,
+    warnings: Vec<String>,
 }
 
 impl Session {
@@ -78,6 +79,7 @@ impl Session {
         unfinished.done = true;
         drop(unfinished);
         let definition = secrets::blot(text, &create.options);
+        self.warn_all(input.warnings);
         let body = Body::Sink {
             sink,
             view: input.view.map(|view| (from, view)),
@@ -107,7 +109,8 @@ impl Session {
                 let kind = RelationKind::MaterializedView;
                 let mut relation = Relation::new(id, "", sink, plan.schema.clone(), kind);
                 relation.append_only = plan.append_only;
-                let view = Arc::new(self.run_view(id, sink, plan).await?);
+                let (view, warnings) = self.run_view(id, sink, plan).await?;
+                let view = Arc::new(view);
                 Ok(SinkInput {
                     id,
                     relation: Arc::new(relation),
@@ -115,6 +118,7 @@ impl Session {
                     readable_from: view.readable_from,
                     depends_on: recorder.seen(),
                     view: Some(view),
+                    warnings,
                 })
             }
             SinkFrom::Relation(from) => {
@@ -134,6 +138,7 @@ impl Session {
                     readable_from: object.readable_from(),
                     depends_on: vec![object.id],
                     view: None,
+                    warnings: vec![],
                 })
             }
         }

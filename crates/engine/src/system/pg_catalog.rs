@@ -135,6 +135,11 @@ fn users(snapshot: &CatalogSnapshot, oid: &'static str, name: &'static str) -> V
 fn pg_settings(_: &CatalogSnapshot) -> Vec<Row> {
     let settings = [
         (
+            "default_table_access_method",
+            "heap",
+            "Sets the default table access method for new tables.",
+        ),
+        (
             "server_encoding",
             "UTF8",
             "Shows the server (database) character set encoding.",

@@ -110,6 +110,7 @@ pub(super) fn call(name: &str, function: &sql::Function) -> Option<Expr> {
         "pg_get_viewdef" => name_of(VIEWS, first),
         "pg_get_indexdef" if is_whole(argument(1)) => name_of(INDEXES, first),
         "pg_table_is_visible" => is_visible(first),
+        "current_setting" => find("pg_settings", "name", "setting", first),
         "to_regclass" => oid_by_name(CLASSES, first),
         "to_regtype" => oid_by_name(TYPES, first),
         _ => None,
