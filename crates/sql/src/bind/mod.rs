@@ -9,12 +9,12 @@
 mod context;
 mod literals;
 pub(crate) mod names;
+mod probe;
 pub(crate) mod registry;
 pub(crate) mod rewrite;
 mod table_function;
 mod typed;
 mod typing;
-mod using;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn bind_query(
         Some(Arc::new(Field::new("", ty, true)))
     });
     let mut state = PlannerContext::new().with_prepare_param_data_types(fields.collect());
-    using::expand_stars(&mut query, &|part| {
+    probe::complete(&mut query, &|part| {
         let plan = planner.sql_statement_to_plan_with_context(
             sql::Statement::Query(Box::new(part)),
             &mut state.clone(),

@@ -123,7 +123,6 @@ impl VisitorMut for Rewriter<'_> {
         // FOR UPDATE and its like change nothing here: reads never wait for writes.
         query.locks.clear();
         match query.body.as_mut() {
-            sql::SetExpr::Values(values) => widen_numbers(values),
             sql::SetExpr::Table(table) => {
                 let all = parse_query(&format!("SELECT * FROM {}", table_name(table)));
                 match all {
@@ -372,34 +371,6 @@ fn row_count(expr: &mut sql::Expr) {
         && matches!(value.value, sql::Value::Placeholder(_))
     {
         *expr = cast(expr.clone(), &DataType::Int64);
-    }
-}
-
-/// In a column of VALUES where one number has a fraction, the integers become numeric too.
-fn widen_numbers(values: &mut sql::Values) {
-    let width = values
-        .rows
-        .iter()
-        .map(|row| row.content.len())
-        .max()
-        .unwrap_or(0);
-    for column in 0..width {
-        let mut cells: Vec<&mut sql::Expr> = values
-            .rows
-            .iter_mut()
-            .filter_map(|row| row.content.get_mut(column))
-            .collect();
-        let fraction = |cell: &sql::Expr| {
-            signed_digits(cell).is_some_and(|digits| digits.parse::<i64>().is_err())
-        };
-        if !cells.iter().any(|cell| fraction(cell)) {
-            continue;
-        }
-        for cell in &mut cells {
-            if let Some(digits) = signed_digits(cell) {
-                **cell = cast(string(digits), &ruslo_repr::schema::NUMERIC);
-            }
-        }
     }
 }
 

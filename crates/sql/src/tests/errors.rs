@@ -127,13 +127,6 @@ fn names_and_types() {
         "#]],
     );
     select(
-        "SELECT id FROM orders EXCEPT ALL SELECT 1",
-        expect![[r#"
-        0A000 EXCEPT ALL is not supported yet
-        hint: EXCEPT without ALL is, and counting rows per group can replace ALL.
-    "#]],
-    );
-    select(
         "SELECT 1 FROM orders FULL JOIN totals USING (id)",
         expect![[r#"
             0A000 FULL JOIN with USING or NATURAL is not supported yet

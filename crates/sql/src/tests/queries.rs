@@ -355,7 +355,7 @@ fn errors_while_running_have_a_state() {
     check(
         "SELECT (SELECT id FROM orders)",
         expect![[r#"
-        22023: more than one row returned by a subquery used as an expression
+        21000: more than one row returned by a subquery used as an expression
     "#]],
     );
 }

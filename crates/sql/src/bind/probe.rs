@@ -1,46 +1,59 @@
-//! `SELECT *` over JOIN … USING and NATURAL JOIN, spelled out before DataFusion expands it.
+//! What the rewriting needs names and types for: parts of the query are planned to learn them.
 //!
-//! PostgreSQL shows the merged columns first, each once and with the left side's value, then what
-//! is left of both sides. DataFusion shows them where they stand, from whichever side's name
-//! sorts first, which is the wrong one for an outer join. So the FROM items are planned once for
-//! their columns, and the star becomes a list.
+//! ```text
+//!   SELECT * FROM a JOIN b USING (x)     SELECT a.x, a.y, b.z FROM a JOIN b USING (x)
+//!   VALUES (1), (2.5)                    VALUES (1::numeric), (2.5::numeric)
+//! ```
+//!
+//! PostgreSQL shows merged columns first, each once and with the left side's value, then what is
+//! left of both sides. DataFusion shows them where they stand, from whichever side's name sorts
+//! first, which is the wrong one for an outer join. And it unifies VALUES by rules of its own.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::logical_expr::logical_plan::{Join, JoinConstraint};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast as sql;
 use datafusion::sql::sqlparser::ast::{VisitMut, VisitorMut};
-use ruslo_repr::{Error, Result};
+use ruslo_repr::{Error, ErrorKind, Result};
 
+use super::rewrite::{call, cast};
+use super::typed;
 use crate::parse::parse_query;
 
 /// Plans a query whose parts are rewritten already.
 pub(super) type PlanQuery<'p> = dyn Fn(sql::Query) -> Result<LogicalPlan> + 'p;
 
-/// Spells out the stars in a query.
-pub(super) fn expand_stars(query: &mut sql::Query, plan: &PlanQuery<'_>) -> Result<()> {
-    let mut expander = Expander { plan, with: vec![] };
-    match query.visit(&mut expander) {
+/// Spells out stars over merged columns, and brings each column of VALUES to one type.
+pub(super) fn complete(query: &mut sql::Query, plan: &PlanQuery<'_>) -> Result<()> {
+    let mut prober = Prober { plan, with: vec![] };
+    match query.visit(&mut prober) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
-struct Expander<'p> {
+struct Prober<'p> {
     plan: &'p PlanQuery<'p>,
     /// The WITH of each query that is open.
     with: Vec<Option<sql::With>>,
 }
 
-impl VisitorMut for Expander<'_> {
+impl VisitorMut for Prober<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut sql::Query) -> ControlFlow<Error> {
         self.with.push(query.with.clone());
-        ControlFlow::Continue(())
+        match query.body.as_mut() {
+            sql::SetExpr::Values(values) => match self.unify(values) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
+            },
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn post_visit_query(&mut self, _query: &mut sql::Query) -> ControlFlow<Error> {
@@ -64,7 +77,7 @@ impl VisitorMut for Expander<'_> {
     }
 }
 
-impl Expander<'_> {
+impl Prober<'_> {
     fn items(&self, select: &sql::Select) -> Result<Vec<sql::SelectItem>> {
         let columns = visible(&self.plan_from(&select.from)?);
         let mut items = vec![];
@@ -83,6 +96,56 @@ impl Expander<'_> {
         if let sql::SetExpr::Select(select) = probe.body.as_mut() {
             select.from = from.to_vec();
         }
+        match self.plan(probe)? {
+            LogicalPlan::Projection(projection) => Ok(Arc::unwrap_or_clone(projection.input)),
+            other => Ok(other),
+        }
+    }
+
+    /// Casts the cells of a column to their common type, where it is not plain to see that they
+    /// have it.
+    fn unify(&self, values: &mut sql::Values) -> Result<()> {
+        let width = values.rows.iter().map(|row| row.content.len()).min();
+        for column in 0..width.unwrap_or(0) {
+            let cells = values.rows.iter_mut().map(|row| &mut row.content[column]);
+            let cells: Vec<&mut sql::Expr> = cells.filter(|cell| !is_null(cell)).collect();
+            let alike = |pair: &[&mut sql::Expr]| same_type(pair[0], pair[1]);
+            if cells.windows(2).all(alike) {
+                continue;
+            }
+            let known = cells.iter().map(|cell| (**cell).clone()).collect();
+            if let Some(ty) = self.common_type(known)? {
+                for cell in cells {
+                    *cell = cast(sql::Expr::Nested(Box::new(cell.clone())), &ty);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The type of COALESCE over these, which is found by the same rule. None if they cannot be
+    /// planned by themselves: the binder has a better error, or knows the outer query's columns.
+    fn common_type(&self, cells: Vec<sql::Expr>) -> Result<Option<DataType>> {
+        let mut probe = *parse_query("SELECT true")?;
+        if let sql::SetExpr::Select(select) = probe.body.as_mut() {
+            let common = call(typed::COALESCE, cells);
+            select.projection = vec![sql::SelectItem::UnnamedExpr(common)];
+        }
+        match self.plan(probe) {
+            Ok(plan) => {
+                let ty = plan.schema().field(0).data_type().clone();
+                Ok((!ty.is_null()).then_some(ty))
+            }
+            Err(mut error) if error.kind == ErrorKind::DatatypeMismatch => {
+                error.message = error.message.replacen(typed::COALESCE, "VALUES", 1);
+                Err(error)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Plans a query as if it stood here, with the WITHs around it in sight.
+    fn plan(&self, mut probe: sql::Query) -> Result<LogicalPlan> {
         for with in self.with.iter().flatten() {
             let known = probe.with.get_or_insert_with(|| sql::With {
                 cte_tables: vec![],
@@ -97,11 +160,22 @@ impl Expander<'_> {
             known.cte_tables.retain(|cte| !hidden(cte));
             known.cte_tables.extend(with.cte_tables.iter().cloned());
         }
-        let plan = (self.plan)(probe)?;
-        match plan {
-            LogicalPlan::Projection(projection) => Ok(Arc::unwrap_or_clone(projection.input)),
-            other => Ok(other),
+        (self.plan)(probe)
+    }
+}
+
+fn is_null(expr: &sql::Expr) -> bool {
+    matches!(expr, sql::Expr::Value(value) if value.value == sql::Value::Null)
+}
+
+/// Whether two cells have one type by their looks: two strings, or two casts to one type.
+fn same_type(a: &sql::Expr, b: &sql::Expr) -> bool {
+    match (a, b) {
+        (sql::Expr::Cast { data_type: a, .. }, sql::Expr::Cast { data_type: b, .. }) => a == b,
+        (sql::Expr::Value(a), sql::Expr::Value(b)) => {
+            std::mem::discriminant(&a.value) == std::mem::discriminant(&b.value)
         }
+        _ => false,
     }
 }
 
