@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::DataType;
 use ruslo_repr::row::batch_of;
 use ruslo_repr::{Diff, Error, ErrorKind, Result, RowBytes};
@@ -120,6 +120,10 @@ impl Session {
     ) -> Result<Change> {
         let layout = Layout::new(plan.table.schema.clone(), &table.arranged_by)?;
         let width = plan.table.schema.len();
+        let rows = match plan.kind {
+            DmlKind::Update | DmlKind::Delete => once_per_key(plan, &layout, rows)?,
+            DmlKind::Insert => rows,
+        };
         let count = rows.num_rows();
         let columns = |range: std::ops::Range<usize>| {
             batch_of(&plan.table.schema, rows.columns()[range].to_vec(), count)
@@ -265,6 +269,24 @@ impl Session {
             .await?;
         Outcome::done("FLUSH")
     }
+}
+
+/// A row that joins several others in UPDATE … FROM or DELETE … USING is changed once, by the
+/// first of them. Without a key it cannot be told from its copies.
+fn once_per_key(plan: &DmlPlan, layout: &Layout, rows: RecordBatch) -> Result<RecordBatch> {
+    if plan.table.key.is_empty() {
+        return Ok(rows);
+    }
+    let width = plan.table.schema.len();
+    let old = rows.columns()[..width].to_vec();
+    let old = batch_of(&plan.table.schema, old, rows.num_rows())?;
+    let mut seen = HashSet::new();
+    let first = layout
+        .keys_of(&old)?
+        .into_iter()
+        .map(|key| seen.insert(key));
+    let first: Vec<bool> = first.collect();
+    Ok(filter_record_batch(&rows, &BooleanArray::from(first))?)
 }
 
 /// `new` (one row) with the values of `current` where it is NULL.
