@@ -148,6 +148,10 @@ fn from_plan(text: &str) -> Error {
         let message = format!("each {operation} query must have the same number of columns");
         return Error::new(ErrorKind::Syntax, message);
     }
+    if lower.starts_with("intersect/except query must have the same number of columns") {
+        let message = "each INTERSECT or EXCEPT query must have the same number of columns";
+        return Error::new(ErrorKind::Syntax, message);
+    }
     if lower.contains("inconsistent data length") {
         let message = "VALUES lists must all be the same length";
         return Error::new(ErrorKind::Syntax, message);

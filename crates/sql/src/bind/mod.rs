@@ -3,7 +3,9 @@
 //! ```text
 //!   Query ─rewrite─> Query ─SqlToRel─> LogicalPlan ─typing─> LogicalPlan ─Analyzer─> bound plan
 //!          names,           context.rs:             casts, key forms,      DataFusion's own
-//!          literals         relations, functions    CASE, IN, UNION        functions coerce
+//!          literals;        relations, functions    CASE, IN, UNION        functions coerce
+//!          probe: stars,
+//!          VALUES
 //! ```
 
 mod context;
