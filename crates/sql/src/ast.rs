@@ -246,7 +246,7 @@ pub enum OnConflict {
     UpdateIfNotNull,
 }
 
-/// CREATE [MATERIALIZED] VIEW.
+/// CREATE VIEW and CREATE MATERIALIZED VIEW.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CreateView {
     pub if_not_exists: bool,

@@ -350,9 +350,10 @@ impl Session {
     }
 
     pub(super) fn warn_all(&mut self, warnings: Vec<String>) {
-        warnings.into_iter().for_each(|warning| self.warning(warning));
+        warnings
+            .into_iter()
+            .for_each(|warning| self.warning(warning));
     }
-
 
     /// Starts the live flow where it does not run, and the reading of the past where there is one.
     async fn read_sources(

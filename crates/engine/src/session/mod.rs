@@ -405,7 +405,10 @@ impl Session {
     }
 
     fn find_savepoint(&self, name: &str) -> Result<usize> {
-        let at = self.savepoints.iter().rposition(|savepoint| savepoint == name);
+        let at = self
+            .savepoints
+            .iter()
+            .rposition(|savepoint| savepoint == name);
         at.ok_or_else(|| {
             let message = format!("savepoint \"{name}\" does not exist");
             Error::new(ErrorKind::UndefinedSavepoint, message)

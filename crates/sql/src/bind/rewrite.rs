@@ -122,15 +122,12 @@ impl VisitorMut for Rewriter<'_> {
         }
         // FOR UPDATE and its like change nothing here: reads never wait for writes.
         query.locks.clear();
-        match query.body.as_mut() {
-            sql::SetExpr::Table(table) => {
-                let all = parse_query(&format!("SELECT * FROM {}", table_name(table)));
-                match all {
-                    Ok(all) => query.body = all.body,
-                    Err(error) => return ControlFlow::Break(error),
-                }
+        if let sql::SetExpr::Table(table) = query.body.as_mut() {
+            let all = parse_query(&format!("SELECT * FROM {}", table_name(table)));
+            match all {
+                Ok(all) => query.body = all.body,
+                Err(error) => return ControlFlow::Break(error),
             }
-            _ => {}
         }
         match self.purpose {
             Purpose::View => flow(check_set_operations(&query.body, true)),

@@ -169,29 +169,9 @@ impl<'a> StatementParser<'a> {
     /// Statements that PostgreSQL or RisingWave have and we do not, told apart from mistakes.
     fn unknown_statement(&self) -> Error {
         let known = [
-            "COPY",
-            "GRANT",
-            "REVOKE",
-            "COMMENT",
-            "DECLARE",
-            "FETCH",
-            "CLOSE",
-            "CANCEL",
-            "KILL",
-            "WAIT",
-            "RECOVER",
-            "ANALYZE",
-            "VACUUM",
-            "MERGE",
-            "TRUNCATE",
-            "LOCK",
-            "LISTEN",
-            "NOTIFY",
-            "CALL",
-            "DO",
-            "REPLACE",
-            "REFRESH",
-            "SECURITY",
+            "COPY", "GRANT", "REVOKE", "COMMENT", "DECLARE", "FETCH", "CLOSE", "CANCEL", "KILL",
+            "WAIT", "RECOVER", "ANALYZE", "VACUUM", "MERGE", "TRUNCATE", "LOCK", "LISTEN",
+            "NOTIFY", "CALL", "DO", "REPLACE", "REFRESH", "SECURITY",
         ];
         match self.peek() {
             Token::Word(word) if known.contains(&word.value.to_uppercase().as_str()) => {
