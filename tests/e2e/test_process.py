@@ -129,12 +129,12 @@ def test_metrics_and_health(ruslo, kafka, topic, source, redis):
         'ruslo_source_rows_total{source="user_clicks"}': 100,
         'ruslo_source_decode_errors_total{source="user_clicks"}': 1,
         'ruslo_source_lag_messages{source="user_clicks"}': 0,
-        'ruslo_object_rows{object="per_event"}': 1,
     }
     for name, value in exact.items():
         wait_until(lambda n=name, v=value: figure(n) == v, 15, f"{name} {value}")
     for name in (
         'ruslo_source_bytes_total{source="user_clicks"}',
+        'ruslo_object_updates{object="per_event"}',
         'ruslo_object_bytes{object="per_event"}',
         'ruslo_sink_operations_total{sink="to_redis"}',
         "process_resident_memory_bytes",

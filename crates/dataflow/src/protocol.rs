@@ -95,6 +95,13 @@ pub enum Response {
     Complete { worker: usize, time: Time },
     /// The view is through its as_of and from now on holds back [`Response::Complete`].
     Hydrated { worker: usize, id: ObjectId },
+    /// The view's plan cannot be rendered. Nothing of it is left but what a [`Command::Drop`]
+    /// takes away; everything else goes on.
+    Rejected {
+        worker: usize,
+        id: ObjectId,
+        error: Error,
+    },
     /// The answer to a peek: whole rows in arranged order, each once with its count.
     Peek {
         request: u64,

@@ -73,7 +73,7 @@ pub(crate) enum Request {
     /// Answered when every worker has the view's first time complete.
     WaitHydrated {
         id: ObjectId,
-        reply: oneshot::Sender<()>,
+        reply: oneshot::Sender<Result<()>>,
     },
     CreateSink {
         id: ObjectId,
@@ -239,7 +239,9 @@ struct State {
     compacted: (Time, Instant),
     /// How many workers have not yet said that a view is hydrated.
     hydrating: HashMap<ObjectId, usize>,
-    hydration_waits: Vec<(ObjectId, oneshot::Sender<()>)>,
+    hydration_waits: Vec<(ObjectId, oneshot::Sender<Result<()>>)>,
+    /// Views that the workers could not render, until they are dropped.
+    rejected: HashMap<ObjectId, Error>,
     sinks: HashMap<ObjectId, mpsc::UnboundedSender<SinkChanges>>,
 }
 
@@ -309,6 +311,7 @@ impl State {
             compacted: (0, now),
             hydrating: HashMap::new(),
             hydration_waits: vec![],
+            rejected: HashMap::new(),
             sinks: HashMap::new(),
         }
     }
@@ -385,10 +388,15 @@ impl State {
                     hydrate,
                 });
             }
-            Request::WaitHydrated { id, reply } => match self.hydrating.contains_key(&id) {
-                true => self.hydration_waits.push((id, reply)),
-                false => drop(reply.send(())),
-            },
+            Request::WaitHydrated { id, reply } => {
+                if let Some(error) = self.rejected.get(&id) {
+                    drop(reply.send(Err(error.clone())));
+                } else if self.hydrating.contains_key(&id) {
+                    self.hydration_waits.push((id, reply));
+                } else {
+                    drop(reply.send(Ok(())));
+                }
+            }
             Request::CreateSink {
                 id,
                 from,
@@ -436,6 +444,7 @@ impl State {
             self.sinks.remove(&id);
             self.offsets.remove(&id);
             self.hydrating.remove(&id);
+            self.rejected.remove(&id);
             self.hydration_waits.retain(|(waited, _)| *waited != id);
             self.arranged.retain(|arranged| *arranged != id);
             self.workers.send(Command::Drop { id });
@@ -512,6 +521,7 @@ impl State {
                 self.advance_visible();
             }
             Response::Hydrated { id, .. } => self.hydrated(id),
+            Response::Rejected { id, error, .. } => self.rejected(id, error),
             Response::Peek {
                 request,
                 rows,
@@ -595,12 +605,22 @@ impl State {
         *missing -= 1;
         if *missing == 0 {
             self.hydrating.remove(&id);
-            let waits = std::mem::take(&mut self.hydration_waits);
-            for (waited, reply) in waits {
-                match waited == id {
-                    true => drop(reply.send(())),
-                    false => self.hydration_waits.push((waited, reply)),
-                }
+            self.end_waits(id, Ok(()));
+        }
+    }
+
+    fn rejected(&mut self, id: ObjectId, error: Error) {
+        self.hydrating.remove(&id);
+        self.arranged.retain(|arranged| *arranged != id);
+        self.end_waits(id, Err(error.clone()));
+        self.rejected.insert(id, error);
+    }
+
+    fn end_waits(&mut self, id: ObjectId, result: Result<()>) {
+        for (waited, reply) in std::mem::take(&mut self.hydration_waits) {
+            match waited == id {
+                true => drop(reply.send(result.clone())),
+                false => self.hydration_waits.push((waited, reply)),
             }
         }
     }

@@ -127,7 +127,14 @@ impl<'w> Worker<'w> {
                 key,
                 as_of,
                 hydrate,
-            } => self.create_view(*id, name, plan, key, (*as_of, hydrate)),
+            } => {
+                let created = self.create_view(*id, name, plan, key, (*as_of, hydrate));
+                if let Err(error) = created {
+                    let (worker, id) = (self.index, *id);
+                    self.respond(Response::Rejected { worker, id, error });
+                }
+                Ok(())
+            }
             Command::CreateSink { id, from, as_of } => self.create_sink(*id, *from, *as_of),
             Command::Drop { id } => {
                 self.drop_object(*id);

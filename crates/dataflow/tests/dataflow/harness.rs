@@ -200,6 +200,8 @@ pub(crate) struct Cluster {
     peeks: HashMap<u64, Vec<Answer>>,
     pub(crate) stats: Vec<ruslo_dataflow::ObjectStats>,
     pub(crate) failures: Vec<Error>,
+    /// How many workers could not render a view.
+    pub(crate) rejected: HashMap<ObjectId, usize>,
 }
 
 impl Cluster {
@@ -231,6 +233,7 @@ impl Cluster {
             peeks: HashMap::new(),
             stats: vec![],
             failures: vec![],
+            rejected: HashMap::new(),
         }
     }
 
@@ -515,6 +518,7 @@ impl Cluster {
             }
             Response::Stats { objects, .. } => self.stats.extend(objects),
             Response::Failed { error, .. } => self.failures.push(error),
+            Response::Rejected { id, .. } => *self.rejected.entry(id).or_default() += 1,
         }
     }
 }

@@ -193,3 +193,22 @@ fn constants_alone_move_with_time() {
         assert_eq!(cluster.peek(&view, time), expected);
     }
 }
+
+#[test]
+fn a_view_that_cannot_be_rendered_is_refused_and_nothing_else_suffers() {
+    for workers in [1, 2] {
+        let mut cluster = Cluster::new(workers);
+        let table = pairs(&mut cluster);
+        let good = cluster.view(map(table.get(), vec![], vec![column(0, Int64)]), &[0]);
+        let broken = Expr {
+            code: b"no code".to_vec(),
+            column: None,
+            ..column(0, Int64)
+        };
+        let bad = cluster.view(map(table.get(), vec![], vec![broken]), &[0]);
+        cluster.wait("the refusal", |c| c.rejected.get(&bad.id) == Some(&workers));
+        cluster.write(&table, &[(vec![int(1), int(2)], 1)]);
+        let time = cluster.tick();
+        assert_eq!(cluster.peek(&good, time), consolidate([(vec![int(1)], 1)]));
+    }
+}

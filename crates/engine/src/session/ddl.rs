@@ -393,7 +393,7 @@ impl Session {
         tokio::pin!(hydrated);
         loop {
             tokio::select! {
-                result = &mut hydrated => return result,
+                result = &mut hydrated => return result?,
                 () = tokio::time::sleep(HYDRATION_CHECK) => {}
             }
             for (source, past) in pasts {
