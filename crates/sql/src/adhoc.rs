@@ -54,6 +54,8 @@ pub(crate) fn base_state() -> &'static SessionState {
     static BASE: OnceLock<SessionState> = OnceLock::new();
     BASE.get_or_init(|| {
         let config = SessionConfig::new()
+            // A join looks for a cancel every 128 batches: small ones keep that prompt.
+            .with_batch_size(1024)
             .with_target_partitions(1)
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(false);
