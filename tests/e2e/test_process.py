@@ -129,6 +129,7 @@ def test_metrics_and_health(ruslo, kafka, topic, source, redis):
         'ruslo_source_rows_total{source="user_clicks"}': 100,
         'ruslo_source_decode_errors_total{source="user_clicks"}': 1,
         'ruslo_source_lag_messages{source="user_clicks"}': 0,
+        'ruslo_object_rows{object="per_event"}': 1,
     }
     for name, value in exact.items():
         wait_until(lambda n=name, v=value: figure(n) == v, 15, f"{name} {value}")

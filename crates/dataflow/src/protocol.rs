@@ -129,6 +129,8 @@ pub enum Response {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectStats {
     pub id: ObjectId,
+    /// Rows that the object has, as of what is sealed.
+    pub rows: Diff,
     /// Updates in the object's own arrangement.
     pub records: usize,
     /// Estimated heap bytes of the object's own and inner arrangements.

@@ -11,6 +11,7 @@
 //! Every arrangement of a key lives on the worker [`route`] says, so arrangements with equal keys
 //! join without moving rows.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -28,13 +29,14 @@ use differential_dataflow::trace::implementations::{
     BatchContainer, Layout as SpineLayout, OffsetList,
 };
 use differential_dataflow::trace::wrappers::frontier::{BatchFrontier, TraceFrontier};
-use differential_dataflow::trace::{Span, TraceReader};
+use differential_dataflow::trace::{Cursor, Navigable, Span, TraceReader};
 use ruslo_repr::{Diff, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use timely::container::PushInto;
+use timely::container::{CapacityContainerBuilder, PushInto};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 use timely::progress::Antichain;
 
@@ -271,6 +273,34 @@ pub(crate) fn key_bytes<R: State>(spine: &KeySpine<R>) -> usize {
         bytes += upds.diffs.capacity() * size_of::<R>();
     });
     bytes
+}
+
+/// How many rows an arrangement holds on this worker; see [`count_rows`].
+pub(crate) type RowCount = Rc<Cell<Diff>>;
+
+/// Keeps the sum of all diffs that were sealed: the rows as of the arrangement's upper.
+pub(crate) fn count_rows(arranged: &Arranged<'_, RowTrace>) -> RowCount {
+    let count = RowCount::default();
+    let sum = Rc::clone(&count);
+    type Nothing = CapacityContainerBuilder<Vec<()>>;
+    let stream = arranged.stream.clone();
+    stream.unary::<Nothing, _, _, _>(Pipeline, "CountRows", move |_, _| {
+        move |input, _output| {
+            input.for_each(|_capability, spans| {
+                for batch in spans.drain(..).filter_map(|span| span.inner) {
+                    let mut cursor = batch.cursor();
+                    while cursor.key_valid(&batch) {
+                        while cursor.val_valid(&batch) {
+                            cursor.map_times(&batch, |_, diff| sum.set(sum.get() + diff));
+                            cursor.step_val(&batch);
+                        }
+                        cursor.step_key(&batch);
+                    }
+                }
+            });
+        }
+    });
+    count
 }
 
 /// Gives an arrangement made in this dataflow the type of an imported one.

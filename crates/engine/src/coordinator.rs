@@ -649,6 +649,7 @@ impl State {
             match stats.objects.get_mut(&object.id) {
                 None => drop(stats.objects.insert(object.id, object)),
                 Some(sum) => {
+                    sum.rows += object.rows;
                     sum.records += object.records;
                     sum.bytes += object.bytes;
                     sum.batches += object.batches;

@@ -7,7 +7,7 @@
 //! | `ruslo.sources` | source: state, messages, bytes, failures |
 //! | `ruslo.source_partitions` | source and partition: position, end, lag |
 //! | `ruslo.sinks` | sink: state, last error, how far it is acknowledged |
-//! | `ruslo.memory` | table and view: updates and bytes of its arrangements |
+//! | `ruslo.memory` | table and view: rows, and updates and bytes of its arrangements |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,7 +94,12 @@ pub(crate) fn relations() -> Vec<(&'static str, Schema)> {
         ),
         (
             "memory",
-            Schema::new([("name", Utf8), ("updates", Int64), ("bytes", Int64)]),
+            Schema::new([
+                ("name", Utf8),
+                ("rows", Int64),
+                ("updates", Int64),
+                ("bytes", Int64),
+            ]),
         ),
     ]
 }
@@ -307,6 +312,7 @@ async fn memory(shared: &Shared, objects: &[Arc<Object>]) -> Result<Vec<ArrayRef
     let count = |value: usize| Some(i64::try_from(value).unwrap_or(i64::MAX));
     Ok(vec![
         texts(named.iter().map(|(name, _)| Some(name))),
+        ints(named.iter().map(|(_, stats)| Some(stats.rows))),
         ints(named.iter().map(|(_, stats)| count(stats.records))),
         ints(named.iter().map(|(_, stats)| count(stats.bytes))),
     ])

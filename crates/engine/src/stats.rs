@@ -63,6 +63,7 @@ async fn record(shared: &Shared) {
             }
             Body::Table { .. } | Body::MaterializedView { .. } => {
                 if let Some(stats) = stats.iter().find(|stats| stats.id == object.id) {
+                    gauge!("ruslo_object_rows", "object" => name.clone()).set(stats.rows as f64);
                     gauge!("ruslo_object_updates", "object" => name.clone())
                         .set(stats.records as f64);
                     gauge!("ruslo_object_bytes", "object" => name).set(stats.bytes as f64);

@@ -42,7 +42,8 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::block::{Block, BlockStream, Shape, Stamps};
 use crate::spine::{
-    KeyTrace, RowStream, RowTrace, RowUpdate, SharedRows, State, arrange_rows, share,
+    KeyTrace, RowCount, RowStream, RowTrace, RowUpdate, SharedRows, State, arrange_rows,
+    count_rows, share,
 };
 use crate::workers::Faults;
 
@@ -116,6 +117,7 @@ pub(crate) struct Context<'c, 's> {
 /// The exported traces of a view.
 pub(crate) struct Exports {
     pub(crate) rows: RowTrace,
+    pub(crate) row_count: RowCount,
     /// `None` for a plan that cannot fail.
     pub(crate) errors: Option<RowTrace>,
 }
@@ -128,7 +130,8 @@ pub(crate) fn render_view(
 ) -> Result<Exports> {
     let flow = context.render(plan)?;
     let types = plan.schema().types();
-    let rows = flow.arrange(&types, key, "ArrangeView", &context)?.trace;
+    let rows = flow.arrange(&types, key, "ArrangeView", &context)?;
+    let row_count = count_rows(&rows);
     let errors = std::mem::take(&mut context.errors);
     let errors = match errors.is_empty() {
         true => None,
@@ -137,7 +140,11 @@ pub(crate) fn render_view(
             Some(arrange_rows(errors, false, "ArrangeErrors").trace)
         }
     };
-    Ok(Exports { rows, errors })
+    Ok(Exports {
+        rows: rows.trace,
+        row_count,
+        errors,
+    })
 }
 
 impl<'s> Context<'_, 's> {

@@ -24,12 +24,13 @@ use crate::block::Shape;
 use crate::protocol::{ObjectStats, Response};
 use crate::queue::{BatchQueue, SourceBatch};
 use crate::render::{Context, LiveInput, Parts, Reporter, SinkProgress, render_sink, render_view};
-use crate::spine::{RowTrace, RowUpdate, arrange_rows, row_bytes};
+use crate::spine::{RowCount, RowTrace, RowUpdate, arrange_rows, count_rows, row_bytes};
 
 /// A table or view: something that has a trace.
 pub(crate) struct Collection {
     pub(crate) key: Vec<usize>,
     pub(crate) rows: RowTrace,
+    row_count: RowCount,
     pub(crate) errors: Option<RowTrace>,
     pub(crate) as_of: Time,
     pub(crate) hydrated: bool,
@@ -100,6 +101,7 @@ impl Collection {
     pub(crate) fn stats(&self, id: ObjectId) -> ObjectStats {
         let mut stats = ObjectStats {
             id,
+            rows: self.row_count.get(),
             records: 0,
             bytes: self.parts.memory.iter().map(|bytes| bytes()).sum(),
             batches: 0,
@@ -193,10 +195,13 @@ impl Worker<'_> {
         as_of: Time,
     ) -> Result<()> {
         let splitter = RowSplitter::new(schema, key)?;
-        let (mut handle, rows) = self.timely.dataflow_named(&format!("Table {id}"), |scope| {
-            let (handle, rows) = scope.new_input::<Vec<RowUpdate>>();
-            (handle, arrange_rows(rows, false, "ArrangeTable").trace)
-        });
+        let (mut handle, rows, row_count) =
+            self.timely.dataflow_named(&format!("Table {id}"), |scope| {
+                let (handle, rows) = scope.new_input::<Vec<RowUpdate>>();
+                let arranged = arrange_rows(rows, false, "ArrangeTable");
+                let row_count = count_rows(&arranged);
+                (handle, arranged.trace, row_count)
+            });
         handle.advance_to(as_of + 1);
         let table = TableInput {
             handle,
@@ -208,6 +213,7 @@ impl Worker<'_> {
             Collection {
                 key: key.to_vec(),
                 rows,
+                row_count,
                 errors: None,
                 as_of,
                 hydrated: true,
@@ -274,6 +280,7 @@ impl Worker<'_> {
             Collection {
                 key: key.to_vec(),
                 rows: exports.rows,
+                row_count: exports.row_count,
                 errors: exports.errors,
                 as_of,
                 hydrated: false,

@@ -13,7 +13,7 @@
 //! | `process_resident_memory_bytes` | | memory the process holds |
 //! | `process_cpu_seconds_total` | | processor time the process has used |
 //! | `process_open_fds` | | open files and sockets |
-//! | `ruslo_source_*`, `ruslo_view_*`, `ruslo_sink_*` | object's name | recorded by the engine |
+//! | `ruslo_source_*`, `ruslo_object_*` (tables, views), `ruslo_sink_*` | object's name | recorded by the engine |
 
 mod metrics;
 
