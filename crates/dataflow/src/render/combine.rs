@@ -1,11 +1,13 @@
 //! Folds blocks into one change per group, before anything is sorted or sent.
 //!
-//! Eight thousand events on five keys leave here as five updates. Groups are kept over all blocks
-//! of one activation and handed on at its end (or when there are many), so the state is empty
-//! between activations. A single text column is grouped by its own bytes, and only the distinct
-//! ones are encoded; other keys are encoded first and grouped by their encoding.
+//! Eight thousand events on five keys leave here as five updates. The groups of the time that is
+//! still open are kept until it closes (or there are many), so a view over a topic's past sorts and
+//! sends each group about once, however many events it had; those of later times are handed on at
+//! the end of an activation. A single text column is grouped by its own bytes, and only the
+//! distinct ones are encoded; other keys are encoded first and grouped by their encoding.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
@@ -22,8 +24,12 @@ use crate::aggregate::{AddUp, Members, Sums};
 use crate::block::{Block, BlockStream, Stamps};
 use crate::spine::{KeyStream, KeyUpdate, State};
 
-/// Groups that are kept before they are handed on in the middle of an activation.
-const GROUPS_MAX: usize = 64 * 1024;
+/// Bytes of groups that are kept before they are handed on although their time is open.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of emptied groups that are kept for the next time.
+const SPARE_BYTES_MAX: usize = 1024 * 1024;
+/// Groups that are encoded at once.
+const ENCODED_GROUPS: usize = 8192;
 
 /// How rows change the state of their groups.
 pub(crate) trait Absorb<R> {
@@ -57,31 +63,37 @@ pub(crate) fn combine<'s, R: State>(
     let mut combiner = Combiner::new(types, key, absorb)?;
     let report = context.report.clone();
     type Output<R> = CapacityContainerBuilder<Vec<KeyUpdate<R>>>;
-    let stream = blocks.unary::<Output<R>, _, _, _>(Pipeline, "Combine", move |_, _| {
-        move |input, output| {
-            // Times are totally ordered: the least capability covers everything that is held.
-            let mut least: Option<Capability<Time>> = None;
+    let stream = blocks.unary_frontier::<Output<R>, _, _, _>(Pipeline, "Combine", move |_, _| {
+        // Times are totally ordered: the least capability covers everything that is held.
+        let mut held: Option<Capability<Time>> = None;
+        move |(input, frontier), output| {
             input.for_each(|capability, blocks| {
-                if let Some(held) = capability.retain_least(0)
-                    && least
+                if let Some(capability) = capability.retain_least(0)
+                    && held
                         .as_ref()
-                        .is_none_or(|least| held.time() < least.time())
+                        .is_none_or(|held| capability.time() < held.time())
                 {
-                    least = Some(held);
+                    held = Some(capability);
                 }
                 for block in blocks.drain(..) {
                     report.unless_ok(combiner.absorb(&block));
                 }
-                if combiner.groups() >= GROUPS_MAX
-                    && let Some(least) = &least
+                if combiner.bytes() >= HELD_BYTES_MAX
+                    && let Some(held) = &held
                 {
-                    let updates = report.unless_ok(combiner.drain()).unwrap_or_default();
-                    output.session(least).give_iterator(updates.into_iter());
+                    let mut session = output.session(held);
+                    report.unless_ok(combiner.drain(None, |update| session.give(update)));
                 }
             });
-            if let Some(least) = &least {
-                let updates = report.unless_ok(combiner.drain()).unwrap_or_default();
-                output.session(least).give_iterator(updates.into_iter());
+            let open = frontier.frontier().first().copied();
+            if let Some(capability) = &mut held {
+                let mut session = output.session(capability);
+                report.unless_ok(combiner.drain(open, |update| session.give(update)));
+                drop(session);
+                match open.filter(|_| !combiner.times.is_empty()) {
+                    Some(open) => capability.downgrade(&open),
+                    None => held = None,
+                }
             }
         }
     });
@@ -114,8 +126,12 @@ impl<R: State, A: Absorb<R>> Combiner<R, A> {
         })
     }
 
-    fn groups(&self) -> usize {
-        self.times.values().map(|groups| groups.states.len()).sum()
+    /// Bytes of all groups, roughly.
+    fn bytes(&self) -> usize {
+        let groups = self.times.values();
+        groups
+            .map(|groups| groups.keys.heap_bytes() + groups.states.len() * size_of::<R>())
+            .sum()
     }
 
     fn absorb(&mut self, block: &Block) -> Result<()> {
@@ -159,25 +175,39 @@ impl<R: State, A: Absorb<R>> Combiner<R, A> {
         self.absorb.absorb(block, &members, &mut groups.states)
     }
 
-    /// Takes all changes out.
-    fn drain(&mut self) -> Result<Vec<KeyUpdate<R>>> {
-        let mut updates = Vec::with_capacity(self.groups());
-        while let Some((time, mut groups)) = self.times.pop_first() {
-            let states = std::mem::take(&mut groups.states).into_iter().enumerate();
-            let states = states.filter(|(_, state)| !state.is_zero());
+    /// Takes the changes out, but for those of the time `open`.
+    fn drain(&mut self, open: Option<Time>, mut give: impl FnMut(KeyUpdate<R>)) -> Result<()> {
+        let closed = |time: &Time| open != Some(*time);
+        while let Some(time) = self.times.keys().copied().find(closed) {
+            let Some(mut groups) = self.times.remove(&time) else {
+                break;
+            };
+            let mut states = std::mem::take(&mut groups.states).into_iter();
             if self.by_text {
-                let encoded = self.codec.encode(&[groups.texts()], groups.keys.len())?;
-                let row = |(i, state)| ((encoded.row(i).to_vec(), ()), time, state);
-                updates.extend(states.map(row));
+                for first in (0..groups.keys.len()).step_by(ENCODED_GROUPS) {
+                    let some = first..groups.keys.len().min(first + ENCODED_GROUPS);
+                    let len = some.len();
+                    let encoded = self.codec.encode(&[groups.texts(some)], len)?;
+                    for (key, state) in encoded.iter().zip(states.by_ref().take(len)) {
+                        if !state.is_zero() {
+                            give(((key.to_vec(), ()), time, state));
+                        }
+                    }
+                }
             } else {
-                let row = |(i, state)| ((groups.keys.get(i).to_vec(), ()), time, state);
-                updates.extend(states.map(row));
+                for (group, state) in states.enumerate() {
+                    if !state.is_zero() {
+                        give(((groups.keys.get(group).to_vec(), ()), time, state));
+                    }
+                }
             }
-            groups.keys.clear();
-            groups.null = None;
-            self.spare = Some(groups);
+            if groups.keys.heap_bytes() <= SPARE_BYTES_MAX {
+                groups.keys.clear();
+                groups.null = None;
+                self.spare = Some(groups);
+            }
         }
-        Ok(updates)
+        Ok(())
     }
 }
 
@@ -218,9 +248,9 @@ impl<R> Groups<R> {
         }
     }
 
-    /// The texts of all groups.
-    fn texts(&self) -> ArrayRef {
-        let texts = (0..self.keys.len()).map(|group| {
+    /// The texts of some groups.
+    fn texts(&self, groups: Range<usize>) -> ArrayRef {
+        let texts = groups.map(|group| {
             let is_null = self.null == Some(group as u32);
             // Texts came from a text array, so they are never invalid.
             (!is_null).then(|| String::from_utf8_lossy(self.keys.get(group)))

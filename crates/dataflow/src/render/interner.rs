@@ -1,6 +1,6 @@
 //! Numbers for byte strings, given in the order of their first appearance.
 //!
-//! A hash table for one batch of rows: strings lie one after the other in one buffer, so a new
+//! A hash table for some batches of rows: strings lie one after the other in one buffer, so a new
 //! one costs no allocation, and a batch of them can become an Arrow array as it is.
 
 use crate::spine::route;
@@ -19,6 +19,11 @@ pub(crate) struct Interner {
 impl Interner {
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// Bytes of the strings and the table.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.bytes.len() + self.len() * 16 + self.table.len() * 4
     }
 
     /// The string of a number that was given.
