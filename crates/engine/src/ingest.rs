@@ -191,20 +191,23 @@ impl Source {
         }
     }
 
-    /// Starts the live flow where the binding ends, if it does not run.
+    /// Starts the live flow where the binding ends, if it does not run. Called by one statement
+    /// at a time; the lock is not held over calls of the client library, which may block.
     pub(crate) fn start_live(
         self: &Arc<Self>,
         bound: Option<&Offsets>,
         workers: &Workers,
         coordinator: &Coordinator,
     ) -> Result<()> {
-        let mut live = self.live.lock();
-        if live.reading.is_some() || live.readers.is_empty() {
-            return Ok(());
-        }
+        let columns = {
+            let live = self.live.lock();
+            if live.reading.is_some() || live.readers.is_empty() {
+                return Ok(());
+            }
+            live.wanted()
+        };
         let mut from = self.start.clone();
         from.extend(bound.into_iter().flatten());
-        let columns = live.wanted();
         let (reader, lanes) =
             KafkaReader::open(&self.options, &self.name, &from, None, workers.workers())?;
         let lanes = lanes.into_iter().enumerate().map(|(worker, lane)| {
@@ -215,6 +218,7 @@ impl Source {
             self.spawn_lane("live", worker, lane, queue, columns, notify)
         });
         let lanes = lanes.collect::<Result<Vec<_>>>()?;
+        let mut live = self.live.lock();
         live.reading = Some(Reading {
             reader,
             columns,

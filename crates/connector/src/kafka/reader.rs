@@ -34,6 +34,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
 const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 const EVENT_TIMEOUT: Duration = Duration::from_millis(50);
+/// How often the reader notes how far its partitions reach.
+const WATERMARK_INTERVAL: Duration = Duration::from_millis(200);
 /// Gaps kept for the status; every one also goes to its lane.
 const GAPS_KEPT_MAX: usize = 1_000;
 
@@ -81,7 +83,7 @@ pub struct PartitionStatus {
     pub error: Option<String>,
 }
 
-/// How a source is doing; taken without asking a broker.
+/// How a source is doing; taken without asking a broker or librdkafka.
 #[derive(Clone, Debug)]
 pub struct ReaderStatus {
     pub state: ReaderState,
@@ -133,6 +135,10 @@ pub(super) struct Shared {
 /// What lanes and reader tell each other about one partition.
 pub(super) struct PartitionState {
     pub(super) position: AtomicI64,
+    /// The watermarks that came with the last fetch; -1 while unknown. Noted by the reader's
+    /// thread, because librdkafka may keep whoever asks waiting for its locks.
+    low: AtomicI64,
+    high: AtomicI64,
     has_error: AtomicBool,
     error: Mutex<Option<String>>,
 }
@@ -169,6 +175,8 @@ impl PartitionState {
     pub(super) fn new(position: i64) -> Arc<Self> {
         Arc::new(PartitionState {
             position: AtomicI64::new(position),
+            low: AtomicI64::new(-1),
+            high: AtomicI64::new(-1),
             has_error: AtomicBool::new(false),
             error: Mutex::new(None),
         })
@@ -372,7 +380,8 @@ impl Shared {
         let mut partitions = BTreeMap::new();
         for (partition, state) in read(&self.partitions).iter() {
             let position = state.position.load(Relaxed);
-            let (low, high) = self.consumer.cached_watermarks(*partition);
+            let known = |offset: &AtomicI64| Some(offset.load(Relaxed)).filter(|o| *o >= 0);
+            let (low, high) = (known(&state.low), known(&state.high));
             let error = lock(&state.error).clone();
             if partition_error.is_none() {
                 partition_error.clone_from(&error);
@@ -422,6 +431,7 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 /// The reader's thread.
 fn serve(shared: Arc<Shared>) {
     let mut refreshed = Instant::now();
+    let mut noted = Instant::now();
     while !shared.is_closed() {
         // Serves logs and errors, which arrive at the context; messages go to the lanes' queues.
         let _ = shared.consumer.client().poll(EVENT_TIMEOUT);
@@ -435,6 +445,10 @@ fn serve(shared: Arc<Shared>) {
                 } => relocate(&shared, partition, position),
                 Request::CheckEnd { partition, end } => check_end(&shared, partition, end),
             }
+        }
+        if noted.elapsed() >= WATERMARK_INTERVAL {
+            note_watermarks(&shared);
+            noted = Instant::now();
         }
         let down = shared.events.is_down();
         let interval = if down {
@@ -455,6 +469,15 @@ fn serve(shared: Arc<Shared>) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Arc::strong_count(&shared) > 1 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn note_watermarks(shared: &Shared) {
+    let partitions = read(&shared.partitions).clone();
+    for (partition, state) in partitions {
+        let (low, high) = shared.consumer.cached_watermarks(partition);
+        state.low.store(low.unwrap_or(-1), Relaxed);
+        state.high.store(high.unwrap_or(-1), Relaxed);
     }
 }
 

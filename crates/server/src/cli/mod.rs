@@ -11,7 +11,9 @@ mod serve;
 mod settings;
 mod table;
 
+use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -27,6 +29,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// How long threads may take that still run when a command has ended.
+const LEFTOVERS: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,6 +56,7 @@ enum Command {
 
 /// Parses the command line, runs the command, and turns its result into an exit status.
 pub fn main() -> ExitCode {
+    forget_empty_settings();
     let cli = Cli::parse();
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,31 +72,46 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Serve(args) => {
             let settings = args.server.settings()?;
             start_logging(&settings.log)?;
-            runtime()?.block_on(serve::serve(settings))
+            run_to_end(serve::serve(settings))
         }
         Command::Run(args) => {
             let settings = args.server.settings()?;
             start_logging(&settings.log)?;
-            runtime()?.block_on(run::run(args, settings))
+            run_to_end(run::run(args, settings))
         }
         Command::Generate(args) => {
             start_logging("warn")?;
-            runtime()?.block_on(generate::generate(args))
+            run_to_end(generate::generate(args))
         }
         Command::Demo(args) => {
             let args = args.with_quiet_log();
             start_logging(&args.server.settings()?.log)?;
-            runtime()?.block_on(demo::demo(args))
+            run_to_end(demo::demo(args))
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// An empty variable, as compose files like to set it, counts as none.
+fn forget_empty_settings() {
+    let empty = std::env::vars_os().filter(|(name, value)| {
+        value.is_empty() && name.to_str().is_some_and(|name| name.starts_with("RUSLO_"))
+    });
+    for (name, _) in empty.collect::<Vec<_>>() {
+        // SAFETY: called first thing in main, while there is no other thread.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
+/// Runs a command. Threads that hang in a library when it has ended are left behind.
+fn run_to_end(command: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("ruslo-io")
         .build()
-        .context("cannot start the threads for input and output")
+        .context("cannot start the threads for input and output")?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(LEFTOVERS);
+    result
 }
 
 /// Logs to standard error; `filter` is a `tracing` filter such as `info,ruslo_engine=debug`.

@@ -72,7 +72,7 @@ async fn execute_all(session: &mut Session, name: &str, script: &str) -> Result<
                     message.push_str(&format!("\n{label}: {text}"));
                 }
             }
-            return Err(anyhow!("{message}\n{}", first_line(piece.sql)));
+            return Err(anyhow!("{message}\n{}", first_words(piece.sql)));
         }
     }
     Ok(())
@@ -99,13 +99,17 @@ async fn execute(session: &mut Session, piece: &Piece<'_>) -> ruslo_engine::Resu
     Ok(())
 }
 
-/// The statement's first line that is no comment, to be recognised by.
-fn first_line(sql: &str) -> String {
+/// The statement's first words, to be recognised by. Nothing in quotes or brackets is shown:
+/// it may be a password.
+fn first_words(sql: &str) -> String {
     let lines = sql.lines().map(str::trim);
     let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with("--"));
     let first = lines.next().unwrap_or_default();
-    match lines.next() {
-        Some(_) => format!("  {first} …"),
-        None => format!("  {first}"),
+    let shown = first
+        .find(['\'', '(', '$', '/', '-'])
+        .unwrap_or(first.len());
+    match shown < first.len() || lines.next().is_some() {
+        true => format!("  {} …", first[..shown].trim_end()),
+        false => format!("  {first}"),
     }
 }

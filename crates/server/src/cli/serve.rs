@@ -96,12 +96,18 @@ impl Running {
     /// Ends clients' connections, then the engine.
     pub async fn stop(self) {
         self.shutdown.send_replace(true);
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a server task failed");
+        let engine = self.engine;
+        let ended = async {
+            for task in self.tasks {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "a server task failed");
+                }
             }
+            engine.shutdown(GRACE).await;
+        };
+        if tokio::time::timeout(GRACE * 2, ended).await.is_err() {
+            tracing::error!("not everything ended in time; ending anyway");
         }
-        self.engine.shutdown(GRACE).await;
     }
 
     /// The `psql` line that connects to this server.
