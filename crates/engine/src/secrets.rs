@@ -1,4 +1,7 @@
 //! Blots secrets out of statements before they are stored or shown.
+//!
+//! Option values are known to be secret by their names. Comments may hold anything (an old
+//! password, an option that is commented out), so nothing of them stays.
 
 use ruslo_sql::ast::Options;
 
@@ -6,7 +9,7 @@ const BLOT: &str = "********";
 
 /// `text` with the value of every secret option replaced; URLs keep all but their password.
 pub(crate) fn blot(text: &str, options: &Options) -> String {
-    let mut text = text.to_string();
+    let mut text = blot_comments(text);
     for (key, value) in options.iter() {
         if value.is_empty() {
             continue;
@@ -25,6 +28,27 @@ pub(crate) fn blot(text: &str, options: &Options) -> String {
         }
     }
     text
+}
+
+fn blot_comments(text: &str) -> String {
+    // A statement that was parsed can be parsed again.
+    let Ok(comments) = ruslo_sql::comments(text) else {
+        return BLOT.to_string();
+    };
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = 0;
+    for comment in comments {
+        shown.push_str(&text[rest..comment.start]);
+        let words = &text[comment.clone()];
+        shown.push_str(&match words.starts_with("/*") {
+            true => format!("/* {BLOT} */"),
+            false if words.ends_with('\n') => format!("-- {BLOT}\n"),
+            false => format!("-- {BLOT}"),
+        });
+        rest = comment.end;
+    }
+    shown.push_str(&text[rest..]);
+    shown
 }
 
 fn is_secret(key: &str) -> bool {
@@ -89,6 +113,17 @@ mod tests {
         assert_eq!(
             blotted(text, &options),
             "WITH (properties.sasl.username='u', properties.sasl.password='********')"
+        );
+    }
+
+    #[test]
+    fn comments_go_and_what_only_looks_like_one_stays() {
+        let text = "CREATE SOURCE s (a int) -- hunter2, an é\n\
+             WITH (topic='-- not /* one */', /* hunter2 /* and\n more */ */ x='é') -- hunter2";
+        assert_eq!(
+            blotted(text, &[("topic", "-- not /* one */"), ("x", "é")]),
+            "CREATE SOURCE s (a int) -- ********\n\
+             WITH (topic='-- not /* one */', /* ******** */ x='é') -- ********"
         );
     }
 

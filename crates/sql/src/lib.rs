@@ -32,4 +32,4 @@ pub use eval::evaluator;
 pub use explain::explain;
 pub use lower::{ViewPlan, plan_view};
 pub use parse::types::type_from_text;
-pub use parse::{parse, parse_expr, parse_query};
+pub use parse::{comments, parse, parse_expr, parse_query};

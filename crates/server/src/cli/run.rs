@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use ruslo_engine::{Outcome, Session};
+use ruslo_engine::{Error, ErrorKind, Outcome, Session};
 use ruslo_repr::text::TextStyle;
 
 use super::script::{self, Piece};
@@ -66,7 +66,8 @@ pub(super) async fn run(args: RunArgs, settings: Settings) -> Result<()> {
 async fn execute_all(session: &mut Session, name: &str, script: &str) -> Result<()> {
     for (i, piece) in script::split(script).iter().enumerate() {
         if let Err(error) = execute(session, piece).await {
-            let mut message = format!("{name}:{}: statement {}: {error}", piece.line, i + 1);
+            let place = format!("{name}:{}: statement {}", piece.line, i + 1);
+            let mut message = format!("{place}: {}", without_source(&error, piece.sql));
             for (label, text) in [("DETAIL", &error.detail), ("HINT", &error.hint)] {
                 if let Some(text) = text {
                     message.push_str(&format!("\n{label}: {text}"));
@@ -99,17 +100,58 @@ async fn execute(session: &mut Session, piece: &Piece<'_>) -> ruslo_engine::Resu
     Ok(())
 }
 
-/// The statement's first words, to be recognised by. Nothing in quotes or brackets is shown:
-/// it may be a password.
+/// The error's text. A syntax error quotes the statement where it went wrong, which may be in the
+/// middle of a password: that is left out where the statement has secrets.
+fn without_source(error: &Error, sql: &str) -> String {
+    const MARKS: [&str; 6] = ["password", "secret", "://", "pem", "jaas", "token"];
+    let (message, sql) = (error.to_string(), sql.to_ascii_lowercase());
+    if error.kind != ErrorKind::Syntax || !MARKS.iter().any(|mark| sql.contains(mark)) {
+        return message;
+    }
+    match (message.find(" at or near \""), message.rfind("\" (line ")) {
+        (Some(start), Some(end)) => format!("{}{}", &message[..start], &message[end + 1..]),
+        _ => message,
+    }
+}
+
+/// The statement's first words, to be recognised by. What may be a password or a comment is not
+/// shown, and nothing behind it: where quotes do not match, anything may be inside of them.
 fn first_words(sql: &str) -> String {
-    let lines = sql.lines().map(str::trim);
-    let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with("--"));
-    let first = lines.next().unwrap_or_default();
-    let shown = first
-        .find(['\'', '(', '$', '/', '-'])
-        .unwrap_or(first.len());
-    match shown < first.len() || lines.next().is_some() {
-        true => format!("  {} …", first[..shown].trim_end()),
-        false => format!("  {first}"),
+    let first = sql[script::content_start(sql)..].trim_end();
+    let end = first.find(['\'', '(', '$', '=', '/', '-', '\n']);
+    match end {
+        Some(end) => format!("  {} …", first[..end].trim_end()),
+        None => format!("  {first}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_statement_is_named_without_its_secrets() {
+        assert_eq!(first_words("SELECT 1"), "  SELECT 1");
+        assert_eq!(first_words("SELECT a\nFROM b"), "  SELECT a …");
+        assert_eq!(
+            first_words("/* pw */ -- pw\nCREATE SOURCE s (a int) WITH (p='pw')"),
+            "  CREATE SOURCE s …"
+        );
+        let error = Error::new(
+            ErrorKind::Syntax,
+            "syntax error at or near \"hunter2\" (line 1, column 5)",
+        );
+        assert_eq!(
+            without_source(&error, "CREATE SINK k WITH (password='hunter2"),
+            "syntax error (line 1, column 5)"
+        );
+        for leaky in [
+            "CREATE SINK k p='pw'",
+            "ALTER x p = pw",
+            "x -- pw",
+            "x 'y, z='pw'",
+        ] {
+            assert!(!first_words(leaky).contains("pw"), "{leaky}");
+        }
     }
 }

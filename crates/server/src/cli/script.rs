@@ -38,6 +38,16 @@ pub(super) fn split(script: &str) -> Vec<Piece<'_>> {
         .collect()
 }
 
+/// Where blanks and comments in front of a statement end.
+pub(super) fn content_start(sql: &str) -> usize {
+    let bytes = sql.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() && (is_comment(bytes, at) || bytes[at].is_ascii_whitespace()) {
+        at = skip_token(sql, at);
+    }
+    at
+}
+
 fn is_comment(bytes: &[u8], at: usize) -> bool {
     bytes[at..].starts_with(b"--") || bytes[at..].starts_with(b"/*")
 }

@@ -18,10 +18,14 @@ pub(crate) mod types;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use datafusion::sql::sqlparser::ast as sql;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError, ParserOptions};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{
+    Location, Token, TokenWithSpan, Tokenizer, Whitespace,
+};
 use ruslo_repr::{Error, ErrorKind, Result};
 
 use crate::ast::{Name, Statement, StatementKind};
@@ -71,6 +75,23 @@ pub fn parse_expr(text: &str) -> Result<sql::Expr> {
         true => Ok(expr),
         false => Err(parser.unexpected("end of expression")),
     }
+}
+
+/// Where the comments of a text are, in bytes.
+pub fn comments(text: &str) -> Result<Vec<Range<usize>>> {
+    let lines = StatementParser::new(text)?;
+    let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location();
+    let tokens = tokens.map_err(|error| Error::new(ErrorKind::Syntax, error.message))?;
+    let comments = tokens.iter().filter(|token| {
+        use Whitespace::{MultiLineComment, SingleLineComment};
+        matches!(
+            token.token,
+            Token::Whitespace(SingleLineComment { .. } | MultiLineComment(_))
+        )
+    });
+    let place =
+        |token: &TokenWithSpan| lines.offset(token.span.start)..lines.offset(token.span.end);
+    Ok(comments.map(place).collect())
 }
 
 /// A cursor over the tokens of a text.
