@@ -12,6 +12,10 @@ use crate::protocol::{Command, Response};
 use crate::queue::{BatchQueue, Registry, Waker, lock};
 use crate::worker::{Worker, WorkerEnds};
 
+/// A worker walks expressions by recursion, which SQL may nest a thousand levels deep. It is
+/// address space: pages are taken as they are touched.
+const STACK_BYTES: usize = 256 << 20;
+
 /// Called from worker threads with everything they report; must not block.
 pub(crate) type OnResponse = Arc<dyn Fn(Response) + Send + Sync>;
 
@@ -96,7 +100,7 @@ impl Workers {
                 on_response: on_response.clone(),
                 faults,
             };
-            run_worker(timely, ends);
+            stacker::grow(STACK_BYTES, || run_worker(timely, ends));
         });
         let guards = guards.map_err(|message| {
             Error::internal("the worker threads could not be started").with_detail(message)

@@ -172,12 +172,18 @@ impl Catalog {
         self.inner.read().schemas.iter().cloned().collect()
     }
 
+    /// Whether there is this schema, also one of the system's.
+    pub(crate) fn has_schema(&self, name: &str) -> bool {
+        let system = || self.system.keys().any(|(schema, _)| schema == name);
+        self.inner.read().schemas.contains(name) || system()
+    }
+
     pub(crate) fn create_schema(&self, name: &str) -> Result<()> {
         match self.inner.write().schemas.insert(name.to_string()) {
             true => Ok(()),
             false => {
                 let message = format!("schema \"{name}\" already exists");
-                Err(Error::new(ErrorKind::DuplicateObject, message))
+                Err(Error::new(ErrorKind::DuplicateSchema, message))
             }
         }
     }
@@ -341,7 +347,7 @@ pub(crate) fn undefined(kind: ObjectKind, name: &Name) -> Error {
 
 fn undefined_schema(name: &str) -> Error {
     Error::new(
-        ErrorKind::UndefinedObject,
+        ErrorKind::UndefinedSchema,
         format!("schema \"{name}\" does not exist"),
     )
 }

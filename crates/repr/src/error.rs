@@ -19,8 +19,15 @@ pub enum ErrorKind {
     UndefinedColumn,
     UndefinedFunction,
     AmbiguousColumn,
+    /// A schema that is not there.
+    UndefinedSchema,
     /// The name is taken.
     DuplicateObject,
+    DuplicateSchema,
+    /// A table with two primary keys, or a column that stands in one twice.
+    InvalidTable,
+    /// A position in ORDER BY or GROUP BY where no column is.
+    InvalidColumnReference,
     DuplicateColumn,
     /// Types do not fit each other.
     DatatypeMismatch,
@@ -28,6 +35,14 @@ pub enum ErrorKind {
     InvalidText,
     OutOfRange,
     DivisionByZero,
+    /// An argument for which there is no logarithm.
+    Logarithm,
+    /// An argument for which there is no root or power.
+    Power,
+    /// A substring of less than no length.
+    Substring,
+    /// A text that is longer than its column allows.
+    TooLong,
     InvalidDatetime,
     /// A date, time or interval that its type cannot hold, as the 30th of February.
     DatetimeOverflow,
@@ -45,6 +60,8 @@ pub enum ErrorKind {
     WrongObjectType,
     /// Not built (yet): say it another way.
     Unsupported,
+    /// Deeper than there is room for: say it in fewer levels.
+    TooComplex,
     /// Wrong user or password.
     Authentication,
     /// Cancelled by the user.
@@ -77,12 +94,20 @@ impl ErrorKind {
             UndefinedColumn => "42703",
             UndefinedFunction => "42883",
             AmbiguousColumn => "42702",
+            UndefinedSchema => "3F000",
             DuplicateObject => "42P07",
+            DuplicateSchema => "42P06",
+            InvalidTable => "42P16",
+            InvalidColumnReference => "42P10",
             DuplicateColumn => "42701",
             DatatypeMismatch => "42804",
             InvalidText => "22P02",
             OutOfRange => "22003",
             DivisionByZero => "22012",
+            Logarithm => "2201E",
+            Power => "2201F",
+            Substring => "22011",
+            TooLong => "22001",
             InvalidDatetime => "22007",
             DatetimeOverflow => "22008",
             NotNull => "23502",
@@ -93,6 +118,7 @@ impl ErrorKind {
             DependentObjects => "2BP01",
             WrongObjectType => "42809",
             Unsupported => "0A000",
+            TooComplex => "54001",
             Authentication => "28P01",
             Cancelled => "57014",
             External => "58000",

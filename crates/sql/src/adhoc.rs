@@ -19,6 +19,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::TableScan;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::optimizer::Optimizer;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionConfig;
@@ -29,10 +30,11 @@ use crate::ast::Query;
 use crate::bind::{Bound, Purpose, RelationSource, bind};
 use crate::catalog::{Catalog, Relation, SessionContext};
 use crate::error::{from_df, to_df};
+use crate::stack::{Deep, OnDeepStack, deep};
 
 /// A bound query: knows what it reads, takes and gives.
 pub struct SelectPlan {
-    plan: LogicalPlan,
+    plan: Deep<LogicalPlan>,
     inputs: Vec<Arc<Relation>>,
     schema: Schema,
     params: Vec<DataType>,
@@ -59,8 +61,13 @@ pub(crate) fn base_state() -> &'static SessionState {
             .with_target_partitions(1)
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(false);
+        // It computes sum(x) beside count(DISTINCT y) in two steps, but the second by DataFusion's
+        // rules of what a sum's type is.
+        let mut rules = Optimizer::new().rules;
+        rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
         SessionStateBuilder::new()
             .with_config(config)
+            .with_optimizer_rules(rules)
             .with_analyzer_rules(vec![])
             // DISTINCT ON becomes an aggregation by first_value, which is looked up here.
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
@@ -96,15 +103,17 @@ pub fn plan_select(
     session: &SessionContext,
     hints: &[Option<DataType>],
 ) -> Result<SelectPlan> {
-    let bound = bind(query, catalog, session, Purpose::Once, hints)?;
-    Ok(SelectPlan::new(bound, session))
+    deep(|| {
+        let bound = bind(query, catalog, session, Purpose::Once, hints)?;
+        Ok(SelectPlan::new(bound, session))
+    })
 }
 
 impl SelectPlan {
     pub(crate) fn new(bound: Bound, session: &SessionContext) -> SelectPlan {
         SelectPlan {
             lookups: find_lookups(&bound),
-            plan: bound.plan,
+            plan: Deep::new(bound.plan),
             inputs: bound.relations,
             schema: bound.schema,
             params: bound.params,
@@ -128,8 +137,12 @@ impl SelectPlan {
 
     /// The optimised plan as DataFusion prints it, a line per node, for EXPLAIN of a query.
     pub fn explain(&self) -> Result<Vec<String>> {
+        deep(|| self.explain_deep())
+    }
+
+    fn explain_deep(&self) -> Result<Vec<String>> {
         let state = self.state();
-        let plan = self.with_inputs(self.plan.clone(), &mut HashMap::new())?;
+        let plan = self.with_inputs((*self.plan).clone(), &mut HashMap::new())?;
         let plan = state.optimize(&plan).map_err(from_df)?;
         let text = plan.display_indent().to_string();
         Ok(text
@@ -156,10 +169,18 @@ impl SelectPlan {
     /// Must run inside a tokio runtime. Dropping the future cancels the query.
     pub async fn execute(
         &self,
+        inputs: HashMap<ObjectId, Vec<RecordBatch>>,
+        params: &[ArrayRef],
+    ) -> Result<Vec<RecordBatch>> {
+        OnDeepStack::new(self.execute_deep(inputs, params)).await
+    }
+
+    async fn execute_deep(
+        &self,
         mut inputs: HashMap<ObjectId, Vec<RecordBatch>>,
         params: &[ArrayRef],
     ) -> Result<Vec<RecordBatch>> {
-        let plan = self.with_params(self.plan.clone(), params)?;
+        let plan = self.with_params((*self.plan).clone(), params)?;
         let plan = self.with_inputs(plan, &mut inputs)?;
         let state = self.state();
         let physical = state.create_physical_plan(&plan).await.map_err(from_df)?;

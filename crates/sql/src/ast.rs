@@ -6,6 +6,7 @@
 
 use datafusion::sql::sqlparser::ast as sql;
 
+use crate::catalog::Modifier;
 pub use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query};
 use ruslo_repr::schema::type_name;
 
@@ -114,6 +115,7 @@ pub enum StatementKind {
 pub struct ColumnDef {
     pub name: String,
     pub ty: DataType,
+    pub modifier: Option<Modifier>,
     pub not_null: bool,
     pub default: Option<sql::Expr>,
 }
@@ -121,6 +123,9 @@ pub struct ColumnDef {
 impl std::fmt::Display for ColumnDef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.name, type_name(&self.ty))?;
+        if let Some(modifier) = &self.modifier {
+            write!(f, "{modifier}")?;
+        }
         if self.not_null {
             f.write_str(" NOT NULL")?;
         }

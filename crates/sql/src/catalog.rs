@@ -1,5 +1,6 @@
 //! What planning asks of its surroundings: relations by name and facts of the session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -20,6 +21,25 @@ pub enum RelationKind {
     System,
 }
 
+/// What a column's type says beyond [`DataType`](arrow::datatypes::DataType): kept by INSERT and
+/// UPDATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modifier {
+    /// At most so many characters.
+    Length(u32),
+    /// So many digits, and how many of them are decimals.
+    Precision(u32, u32),
+}
+
+impl std::fmt::Display for Modifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Modifier::Length(length) => write!(f, "({length})"),
+            Modifier::Precision(precision, scale) => write!(f, "({precision},{scale})"),
+        }
+    }
+}
+
 /// A relation as the catalog knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
@@ -38,6 +58,8 @@ pub struct Relation {
     pub not_null: Vec<usize>,
     /// DEFAULT expressions as SQL text, per column; shorter than the schema means none.
     pub defaults: Vec<Option<String>>,
+    /// Lengths and precisions, per column; shorter than the schema means none.
+    pub modifiers: Vec<Option<Modifier>>,
 }
 
 impl Relation {
@@ -61,6 +83,7 @@ impl Relation {
             hidden: 0,
             not_null: vec![],
             defaults: vec![],
+            modifiers: vec![],
         }
     }
 
@@ -82,7 +105,10 @@ pub struct SessionContext {
     pub database: String,
     /// An IANA name, as `Europe/Moscow`.
     pub time_zone: String,
+    /// The schemas that there are of those that names without a schema are looked for in.
     pub search_path: Vec<String>,
+    /// The session's settings by lower-case name.
+    pub settings: BTreeMap<String, String>,
     /// The time of the statement, which `now()` gives in ad-hoc queries.
     pub now: DateTime<Utc>,
 }
@@ -94,6 +120,7 @@ impl Default for SessionContext {
             database: "dev".into(),
             time_zone: "UTC".into(),
             search_path: vec!["public".into()],
+            settings: BTreeMap::new(),
             now: Utc::now(),
         }
     }

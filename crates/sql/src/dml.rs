@@ -16,9 +16,9 @@ use ruslo_repr::{Error, ErrorKind, Result, Schema};
 
 use crate::adhoc::SelectPlan;
 use crate::bind::names::normalised;
-use crate::bind::rewrite::cast;
+use crate::bind::rewrite::{call, cast, string};
 use crate::bind::{Purpose, bind};
-use crate::catalog::{Catalog, Relation, RelationKind, SessionContext};
+use crate::catalog::{Catalog, Modifier, Relation, RelationKind, SessionContext};
 use crate::parse::{parse_expr, parse_query};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,10 @@ pub fn plan_update(
     for (i, column) in table.schema.columns.iter().enumerate() {
         let value = match values.remove(&i) {
             Some(value) if is_default(&value) => default_of(&table, i)?,
-            Some(value) => cast(sql::Expr::Nested(Box::new(value)), &column.ty),
+            Some(value) => {
+                let value = cast(sql::Expr::Nested(Box::new(value)), &column.ty);
+                assigned(value, &table, i)
+            }
             None => column_of(&qualifier, &column.name),
         };
         items.push(named(value, format!("new_{i}")));
@@ -306,7 +309,7 @@ fn insert_items(table: &Relation, targets: &[usize]) -> Result<Vec<sql::SelectIt
         let value = match targets.iter().position(|&target| target == i) {
             Some(source) => {
                 let from = column_of(&sql::Ident::new("__source"), &format!("c{source}"));
-                cast(from, &column.ty)
+                assigned(cast(from, &column.ty), table, i)
             }
             None => default_of(table, i)?,
         };
@@ -330,10 +333,22 @@ fn default_of(table: &Relation, column: usize) -> Result<sql::Expr> {
         Some(text) => parse_expr(text)?,
         None => sql::Expr::Value(sql::Value::Null.with_empty_span()),
     };
-    Ok(cast(
-        sql::Expr::Nested(Box::new(default)),
-        &table.schema.columns[column].ty,
-    ))
+    let value = sql::Expr::Nested(Box::new(default));
+    let value = cast(value, &table.schema.columns[column].ty);
+    Ok(assigned(value, table, column))
+}
+
+/// A value of the column's type as the column keeps it: rounded, or refused if it is too long.
+fn assigned(value: sql::Expr, table: &Relation, column: usize) -> sql::Expr {
+    let count = |n: u32| cast(string(n.to_string()), &DataType::Int32);
+    match table.modifiers.get(column).copied().flatten() {
+        None => value,
+        Some(Modifier::Length(length)) => call("varchar_assign", vec![value, count(length)]),
+        Some(Modifier::Precision(precision, scale)) => call(
+            "numeric_typmod",
+            vec![value, count(precision), count(scale)],
+        ),
+    }
 }
 
 fn old_columns(table: &Relation, qualifier: &sql::Ident) -> Vec<sql::SelectItem> {

@@ -102,6 +102,29 @@ fn from_not_implemented(text: &str) -> Error {
         return Error::unsupported(message)
             .with_hint("Compare a count instead: (SELECT count(*) FROM …) > 0.");
     }
+    if text.contains("OuterReferenceColumn") || text.contains("ScalarSubquery") {
+        let message = "a subquery that uses columns of the outer query is not supported here";
+        return Error::unsupported(message)
+            .with_hint("Write it as a join, with GROUP BY where it aggregates.");
+    }
+    // What stands in brackets after these words is DataFusion's view of the query, not the user's.
+    let inside = [
+        "Unsupported ast node",
+        "Unsupported logical plan",
+        " { ",
+        "Column(",
+    ];
+    if inside.iter().any(|inside| text.contains(inside)) {
+        let what = text.split([':', '{', '(']).next().unwrap_or(text).trim();
+        let message = match what.len() {
+            0..=3 => "this form of query is not supported".to_string(),
+            _ => format!(
+                "this form of query is not supported: {}",
+                decapitalised(what)
+            ),
+        };
+        return Error::unsupported(message);
+    }
     Error::unsupported(decapitalised(text))
 }
 
@@ -113,6 +136,13 @@ fn from_plan(text: &str) -> Error {
         let message = format!("function {name} does not exist");
         return Error::new(ErrorKind::UndefinedFunction, message)
             .with_hint("Check the name; \\df lists the functions there are.");
+    }
+    if let Some(rest) = text.strip_prefix("Order by column out of bounds, specified: ") {
+        let position = rest.split(',').next().unwrap_or(rest);
+        return no_position("ORDER BY", position);
+    }
+    if let Some(rest) = text.strip_prefix("Cannot find column with position ") {
+        return no_position("GROUP BY", rest.split(' ').next().unwrap_or(rest));
     }
     if let Some(rest) = text
         .strip_prefix("Column in SELECT must be in GROUP BY")
@@ -161,6 +191,11 @@ fn from_plan(text: &str) -> Error {
         return Error::new(ErrorKind::DatatypeMismatch, message);
     }
     Error::new(ErrorKind::InvalidParameter, decapitalised(text))
+}
+
+fn no_position(clause: &str, position: &str) -> Error {
+    let message = format!("{clause} position {position} is not in select list");
+    Error::new(ErrorKind::InvalidColumnReference, message)
 }
 
 fn grouping(text: &str) -> Error {

@@ -22,11 +22,13 @@ pub mod functions;
 mod lower;
 mod parse;
 pub mod pg_compat;
+pub mod stack;
 #[cfg(test)]
 mod tests;
 
 pub use adhoc::{SelectPlan, plan_select};
-pub use catalog::{Catalog, Relation, RelationKind, SessionContext};
+pub use bind::{qualified, settings_changed};
+pub use catalog::{Catalog, Modifier, Relation, RelationKind, SessionContext};
 pub use dml::{DmlKind, DmlPlan, plan_delete, plan_insert, plan_update};
 pub use eval::evaluator;
 pub use explain::explain;

@@ -15,6 +15,7 @@
 //!
 //! What is not such a construct stays as it is, so any statement may be passed through.
 
+mod array;
 mod empty;
 pub mod functions;
 mod lookup;
@@ -68,6 +69,7 @@ impl VisitorMut for Rewriter {
             // Appends the items of a column that is always NULL.
             *expr = take(left);
         }
+        lookup::rewrite_cast_to_text(expr);
         ControlFlow::Continue(())
     }
 
@@ -195,7 +197,7 @@ fn rewrite_function(expr: &mut Expr) {
     if name == "array"
         && let sql::FunctionArguments::Subquery(query) = &mut function.args
     {
-        *expr = array_of(query);
+        *expr = array::array_of(query).unwrap_or_else(null);
         return;
     }
     if function.name.0.len() > 1 {
@@ -213,27 +215,6 @@ fn rewrite_function(expr: &mut Expr) {
     if let Some(found) = lookup::call(&name, function) {
         *expr = found;
     }
-}
-
-/// `ARRAY(SELECT x …)` as an aggregate; the order of the items is left open.
-fn array_of(query: &mut sql::Query) -> Expr {
-    let sql::SetExpr::Select(select) = &mut *query.body else {
-        return null();
-    };
-    let [item] = &mut select.projection[..] else {
-        return null();
-    };
-    let (sql::SelectItem::UnnamedExpr(value) | sql::SelectItem::ExprWithAlias { expr: value, .. }) =
-        item
-    else {
-        return null();
-    };
-    match lookup::expression(&format!("array_agg({value})")) {
-        Some(aggregate) => *value = aggregate,
-        None => return null(),
-    }
-    query.order_by = None;
-    Expr::Subquery(Box::new(query.clone()))
 }
 
 /// `ARRAY(SELECT … FROM unnest(…))`, which psql writes over columns that are always NULL here.

@@ -13,6 +13,7 @@ use ruslo_repr::{Error, ErrorKind, ObjectId, Plan, Result, Schema};
 use ruslo_sql::ast::{self, Encode, Format, Name, OnConflict, Options};
 use ruslo_sql::{Catalog as BindCatalog, Relation, RelationKind, ViewPlan};
 
+use super::names::Named;
 use super::{Outcome, Session};
 use crate::catalog::{Body, Object, Table, View};
 use crate::coordinator::{Request, ViewStart};
@@ -25,7 +26,7 @@ const HYDRATION_CHECK: Duration = Duration::from_millis(200);
 impl Session {
     /// The schema for a new object; None if it is there already and IF NOT EXISTS was said.
     pub(super) fn place(&mut self, name: &Name, if_not_exists: bool) -> Result<Option<String>> {
-        let (schema, taken) = self.shared.catalog.place(name)?;
+        let (schema, taken) = self.shared.catalog.place(&self.placed(name)?)?;
         match (taken, if_not_exists) {
             (false, _) => Ok(Some(schema)),
             (true, true) => {
@@ -123,6 +124,7 @@ impl Session {
         let mut relation = Relation::new(id, &schema, name, columns.clone(), RelationKind::Table);
         relation.key = key;
         relation.append_only = create.append_only;
+        relation.modifiers = create.columns.iter().map(|c| c.modifier).collect();
         let not_null = create
             .columns
             .iter()
@@ -165,96 +167,6 @@ impl Session {
             },
         );
         Outcome::done("CREATE_TABLE")
-    }
-
-    pub(super) async fn create_view(
-        &mut self,
-        create: &ast::CreateView,
-        text: &str,
-    ) -> Result<Outcome> {
-        let shared = self.shared.clone();
-        let _ddl = shared.ddl.lock().await;
-        let name = &create.name.name;
-        let Some(schema) = self.place(&create.name, create.if_not_exists)? else {
-            return Outcome::done("CREATE_VIEW");
-        };
-        let recorder = Recorder::new(&shared.catalog);
-        let plan = ruslo_sql::plan_select(&create.query, &recorder, &self.context(), &[])?;
-        let columns = renamed(plan.schema(), &create.columns)?;
-        check_unique_names(&columns)?;
-        let id = shared.catalog.next_id();
-        let kind = RelationKind::View {
-            text: create.query_text.clone(),
-        };
-        let relation = Relation::new(id, &schema, name, columns, kind);
-        let body = Body::View {
-            relation: Arc::new(relation),
-        };
-        let depends_on = recorder.seen();
-        let definition = text.to_string();
-        self.add(
-            id,
-            schema,
-            name,
-            NewObject {
-                definition,
-                depends_on,
-                body,
-            },
-        );
-        Outcome::done("CREATE_VIEW")
-    }
-
-    pub(super) async fn create_materialized_view(
-        &mut self,
-        create: &ast::CreateView,
-        text: &str,
-    ) -> Result<Outcome> {
-        let shared = self.shared.clone();
-        let _ddl = shared.ddl.lock().await;
-        let name = &create.name.name;
-        let Some(schema) = self.place(&create.name, create.if_not_exists)? else {
-            return Outcome::done("CREATE_MATERIALIZED_VIEW");
-        };
-        if create.emit_on_window_close {
-            return Err(Error::unsupported(
-                "EMIT ON WINDOW CLOSE is not supported yet",
-            ));
-        }
-        if let Some((option, _)) = create.options.iter().next() {
-            let message = format!("unknown option \"{option}\" of a materialized view");
-            return Err(Error::new(ErrorKind::InvalidParameter, message));
-        }
-        let recorder = Recorder::new(&shared.catalog);
-        let plan = ruslo_sql::plan_view(&create.query, &recorder, &self.context())?;
-        let columns = renamed(&plan.schema, &create.columns)?;
-        check_unique_names(&columns)?;
-        let depends_on = recorder.seen();
-        let id = shared.catalog.next_id();
-        let mut relation =
-            Relation::new(id, &schema, name, columns, RelationKind::MaterializedView);
-        if plan.key_is_unique {
-            relation.key = plan.key.clone();
-        }
-        relation.append_only = plan.append_only;
-        let (view, warnings) = self.run_view(id, name, plan).await?;
-        self.warn_all(warnings);
-        let body = Body::MaterializedView {
-            relation: Arc::new(relation),
-            view: Arc::new(view),
-        };
-        let definition = text.to_string();
-        self.add(
-            id,
-            schema,
-            name,
-            NewObject {
-                definition,
-                depends_on,
-                body,
-            },
-        );
-        Outcome::done("CREATE_MATERIALIZED_VIEW")
     }
 
     /// Starts a view's dataflow and waits until it has read all that was there before it.
@@ -449,12 +361,12 @@ impl Drop for Unfinished<'_> {
 
 /// Notes which relations a query names, for the catalog's dependencies.
 pub(super) struct Recorder<'a> {
-    catalog: &'a crate::catalog::Catalog,
+    catalog: Named<'a>,
     seen: Mutex<Vec<ObjectId>>,
 }
 
 impl<'a> Recorder<'a> {
-    pub(super) fn new(catalog: &'a crate::catalog::Catalog) -> Recorder<'a> {
+    pub(super) fn new(catalog: Named<'a>) -> Recorder<'a> {
         Recorder {
             catalog,
             seen: Mutex::default(),
@@ -494,18 +406,6 @@ fn source_columns(plan: &Plan) -> Vec<(ObjectId, Vec<usize>)> {
         .collect()
 }
 
-fn renamed(schema: &Schema, names: &[String]) -> Result<Schema> {
-    if names.len() > schema.len() {
-        let message = "CREATE VIEW specifies more column names than columns";
-        return Err(Error::new(ErrorKind::Syntax, message));
-    }
-    let mut schema = schema.clone();
-    for (column, name) in schema.columns.iter_mut().zip(names) {
-        column.name.clone_from(name);
-    }
-    Ok(schema)
-}
-
 pub(super) fn check_unique_names(schema: &Schema) -> Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     for column in &schema.columns {
@@ -539,6 +439,14 @@ fn check_source(create: &ast::CreateSource) -> Result<()> {
     if create.columns.is_empty() {
         let message = "a source with ENCODE JSON needs its columns";
         return Err(Error::new(ErrorKind::Syntax, message));
+    }
+    if let Some(column) = create.columns.iter().find(|c| c.modifier.is_some()) {
+        let message = format!(
+            "the column \"{}\" of a source cannot have a length or precision",
+            column.name
+        );
+        return Err(Error::unsupported(message)
+            .with_hint("Leave it out, and cast in a materialized view where it is needed."));
     }
     if !create.include.is_empty() {
         return Err(Error::unsupported("INCLUDE columns are not supported yet"));

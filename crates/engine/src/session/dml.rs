@@ -34,7 +34,7 @@ impl Session {
         kind: &StatementKind,
         hints: &[Option<DataType>],
     ) -> Result<DmlPlan> {
-        let catalog = &self.shared.catalog;
+        let catalog = &self.names();
         let context = self.context();
         match kind {
             StatementKind::Insert(insert) => {

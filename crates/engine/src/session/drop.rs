@@ -24,21 +24,17 @@ impl Session {
         let mut objects = vec![];
         for name in names {
             if kind == ObjectKind::Schema {
-                match shared.catalog.drop_schema(&name.name) {
-                    Err(_) if if_exists => {
-                        self.notice(format!("schema \"{name}\" does not exist, skipping"));
-                    }
-                    result => result?,
-                }
+                self.drop_schema(&name.name, if_exists, cascade).await?;
                 continue;
             }
-            match shared.catalog.find(name) {
+            let found = self.found(name);
+            match shared.catalog.find(&found) {
                 None if if_exists => {
                     let noun = kind.noun();
                     self.notice(format!("{noun} \"{name}\" does not exist, skipping"));
                 }
                 None => return Err(undefined(kind, name)),
-                Some(_) => objects.push(shared.catalog.find_kind(name, kind)?),
+                Some(_) => objects.push(shared.catalog.find_kind(&found, kind)?),
             }
         }
         let mut doomed: Vec<Arc<Object>> = vec![];
@@ -62,6 +58,39 @@ impl Session {
         doomed.sort_by_key(|object| std::cmp::Reverse(object.id));
         self.drop_all(&doomed).await?;
         Outcome::done(&tag)
+    }
+
+    /// Drops a schema, with all that is in it and all that reads that if CASCADE was said.
+    async fn drop_schema(&mut self, name: &str, if_exists: bool, cascade: bool) -> Result<()> {
+        let catalog = &self.shared.catalog;
+        if !catalog.schemas().iter().any(|schema| schema == name) && if_exists {
+            self.notice(format!("schema \"{name}\" does not exist, skipping"));
+            return Ok(());
+        }
+        let mut doomed: Vec<Arc<Object>> = vec![];
+        let inside = catalog.objects().into_iter();
+        for object in inside.filter(|object| object.schema == name) {
+            doomed.extend(catalog.dependents(object.id));
+            doomed.push(object);
+        }
+        doomed.sort_by_key(|object| std::cmp::Reverse(object.id));
+        doomed.dedup_by_key(|object| object.id);
+        if !doomed.is_empty() && !cascade {
+            let message = format!("cannot drop schema {name} because other objects depend on it");
+            let lines = doomed.iter().rev().map(|object| {
+                let noun = object.kind().noun();
+                format!(
+                    "{noun} {}.{} depends on schema {name}",
+                    object.schema, object.name
+                )
+            });
+            let lines: Vec<String> = lines.collect();
+            return Err(Error::new(ErrorKind::DependentObjects, message)
+                .with_detail(lines.join("\n"))
+                .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+        }
+        self.drop_all(&doomed).await?;
+        self.shared.catalog.drop_schema(name)
     }
 
     async fn drop_all(&self, doomed: &[Arc<Object>]) -> Result<()> {

@@ -3,11 +3,13 @@
 mod ddl;
 mod dml;
 mod drop;
+mod names;
 mod params;
 mod query;
 mod settings;
 mod show;
 mod sink;
+mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use ruslo_repr::schema::type_name;
 use ruslo_repr::{Error, ErrorKind, Result, Schema, Time};
 use ruslo_sql::SessionContext;
 use ruslo_sql::ast::{self, StatementKind};
+use ruslo_sql::stack::{Deep, OnDeepStack};
 use tokio::sync::watch;
 
 use crate::Shared;
@@ -27,10 +30,16 @@ use settings::Settings;
 /// A parsed statement, ready to be described or executed any number of times.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    ast: Arc<ast::Statement>,
+    ast: Arc<Deep<ast::Statement>>,
 }
 
 impl Statement {
+    fn new(ast: ast::Statement) -> Statement {
+        Statement {
+            ast: Arc::new(Deep::new(ast)),
+        }
+    }
+
     /// The source text, without the closing semicolon.
     pub fn text(&self) -> &str {
         &self.ast.text
@@ -149,10 +158,7 @@ impl Session {
     /// Splits and parses a query string of any number of statements.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
         let statements = ruslo_sql::parse(sql)?;
-        Ok(statements
-            .into_iter()
-            .map(|ast| Statement { ast: Arc::new(ast) })
-            .collect())
+        Ok(statements.into_iter().map(Statement::new).collect())
     }
 
     /// `hints` are parameter types the client fixed, in order; `None` where it left them open.
@@ -161,7 +167,15 @@ impl Session {
         statement: &Statement,
         hints: &[Option<DataType>],
     ) -> Result<Description> {
-        let catalog = &self.shared.catalog;
+        OnDeepStack::new(self.describe_deep(statement, hints)).await
+    }
+
+    async fn describe_deep(
+        &self,
+        statement: &Statement,
+        hints: &[Option<DataType>],
+    ) -> Result<Description> {
+        let catalog = &self.names();
         let context = self.context();
         let (params, columns) = match &statement.ast.kind {
             StatementKind::Query(query) => {
@@ -197,9 +211,8 @@ impl Session {
         params: &[Param],
         param_types: &[DataType],
     ) -> Result<Outcome> {
-        let result = self
-            .execute_cancellable(statement, params, param_types)
-            .await;
+        let executing = self.execute_cancellable(statement, params, param_types);
+        let result = OnDeepStack::new(executing).await;
         if result.is_err() && self.transaction == Transaction::Open {
             self.transaction = Transaction::Failed;
         }
@@ -348,6 +361,8 @@ impl Session {
             user: self.user.clone(),
             database: self.database.clone(),
             time_zone: self.settings.time_zone().to_string(),
+            search_path: self.search_path(),
+            settings: self.settings.values(),
             ..SessionContext::default()
         }
     }
@@ -425,9 +440,7 @@ impl Session {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(Error::new(ErrorKind::DuplicateObject, message));
         }
-        let statement = Statement {
-            ast: Arc::new(statement.clone()),
-        };
+        let statement = Statement::new(statement.clone());
         let hints: Vec<_> = types.iter().cloned().map(Some).collect();
         let params = self.describe(&statement, &hints).await?.params;
         self.prepared.insert(name.to_string(), (statement, params));
@@ -457,7 +470,7 @@ impl Session {
         let items = items.map(|(arg, ty)| format!("CAST({arg} AS {})", type_name(ty)));
         let query = format!("SELECT {}", items.collect::<Vec<_>>().join(", "));
         let query = ruslo_sql::parse_query(&query)?;
-        let plan = ruslo_sql::plan_select(&query, &self.shared.catalog, &self.context(), &[])?;
+        let plan = ruslo_sql::plan_select(&query, &self.names(), &self.context(), &[])?;
         let batches = plan.execute(HashMap::new(), &[]).await?;
         let row = batches.into_iter().find(|batch| batch.num_rows() == 1);
         let row = row.ok_or_else(|| Error::internal("EXECUTE's arguments gave no row"))?;

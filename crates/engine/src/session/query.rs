@@ -22,8 +22,8 @@ const BATCH_ROWS: usize = 8192;
 impl Session {
     pub(super) async fn select(&mut self, query: &Query, params: &[ArrayRef]) -> Result<Outcome> {
         let hints: Vec<_> = params.iter().map(|p| Some(p.data_type().clone())).collect();
-        let catalog = &self.shared.catalog;
-        let plan = ruslo_sql::plan_select(query, catalog, &self.context(), &hints)?;
+        self.apply_set_config(query)?;
+        let plan = ruslo_sql::plan_select(query, &self.names(), &self.context(), &hints)?;
         let (inputs, _hold) = self.read_inputs(&plan, params, self.last_write).await?;
         let batches = plan.execute(inputs, params).await?;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();

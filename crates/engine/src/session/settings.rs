@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ruslo_repr::text::TextStyle;
 use ruslo_repr::{Error, ErrorKind, Result};
+use ruslo_sql::ast::Query;
 
 use super::{Outcome, Session};
 
@@ -76,7 +77,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (
         "search_path",
         "\"$user\", public",
-        "Accepted; names are looked for in public, pg_catalog",
+        "Schemas in which names without one are looked for",
     ),
     (
         "server_encoding",
@@ -182,6 +183,14 @@ impl Settings {
         all.collect()
     }
 
+    /// Every setting's value, also those of the client's own names.
+    pub(super) fn values(&self) -> std::collections::BTreeMap<String, String> {
+        let known = self.all().into_iter().map(|(name, value, _)| (name, value));
+        let mut values: std::collections::BTreeMap<_, _> = known.collect();
+        values.extend(self.changed.clone());
+        values
+    }
+
     pub(super) fn reported(&self, user: &str) -> Vec<(String, String)> {
         const REPORTED: &[(&str, &str)] = &[
             ("application_name", "application_name"),
@@ -237,6 +246,14 @@ fn check(name: &str, value: &str) -> Result<()> {
 }
 
 impl Session {
+    /// `SELECT set_config('name', 'value', false)` is a SET that looks like a query.
+    pub(super) fn apply_set_config(&mut self, query: &Query) -> Result<()> {
+        for (name, value) in ruslo_sql::settings_changed(query) {
+            self.settings.set(&name, Some(&value))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Outcome> {
         self.settings.set(name, value)?;
         Outcome::done("SET")

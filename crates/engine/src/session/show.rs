@@ -74,7 +74,7 @@ impl Session {
             }
             Show::Columns(name) => self.column_rows(name)?,
             Show::Create { kind, name } => {
-                let object = self.shared.catalog.find_kind(name, *kind)?;
+                let object = self.shared.catalog.find_kind(&self.found(name), *kind)?;
                 let shown = format!("{}.{}", object.schema, object.name);
                 vec![vec![shown, object.definition.clone()]]
             }
@@ -113,10 +113,11 @@ impl Session {
             ObjectKind::User => vec![vec![self.user.clone()]],
             _ => {
                 let objects = self.shared.catalog.objects();
-                let wanted = schema.unwrap_or(crate::catalog::DEFAULT_SCHEMA);
+                let current = self.search_path().into_iter().next();
+                let wanted = schema.or(current.as_deref());
                 let shown = objects
                     .iter()
-                    .filter(|o| o.kind() == kind && o.schema == wanted);
+                    .filter(|o| o.kind() == kind && Some(o.schema.as_str()) == wanted);
                 shown.map(|object| object_row(object)).collect()
             }
         };
@@ -128,10 +129,7 @@ impl Session {
     }
 
     fn relation(&self, name: &Name) -> Result<Arc<ruslo_sql::Relation>> {
-        let found = self
-            .shared
-            .catalog
-            .resolve(name.schema.as_deref(), &name.name);
+        let found = self.names().resolve(name.schema.as_deref(), &name.name);
         found.ok_or_else(|| {
             let message = format!("relation \"{name}\" does not exist");
             Error::new(ErrorKind::UndefinedTable, message)
@@ -140,12 +138,14 @@ impl Session {
 
     fn column_rows(&self, name: &Name) -> Result<Vec<Vec<String>>> {
         let relation = self.relation(name)?;
-        let columns = relation.schema.columns.iter();
+        let columns = relation.schema.columns.iter().enumerate();
+        let modifier = |i: usize| relation.modifiers.get(i).copied().flatten();
         let mut rows: Vec<Vec<String>> = columns
-            .map(|c| {
+            .map(|(i, c)| {
+                let modifier = modifier(i).map(|modifier| modifier.to_string());
                 vec![
                     c.name.clone(),
-                    type_name(&c.ty),
+                    type_name(&c.ty) + &modifier.unwrap_or_default(),
                     "false".into(),
                     String::new(),
                 ]
@@ -198,7 +198,7 @@ impl Session {
 
     fn explain_view(&self, query: &Query) -> Result<Vec<String>> {
         let catalog = &self.shared.catalog;
-        let plan = ruslo_sql::plan_view(query, catalog, &self.context())?;
+        let plan = ruslo_sql::plan_view(query, &self.names(), &self.context())?;
         let name = |id: ObjectId| match catalog.get(id) {
             Some(object) => object.name.clone(),
             None => id.to_string(),

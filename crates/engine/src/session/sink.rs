@@ -102,7 +102,7 @@ impl Session {
         let shared = &self.shared;
         match from {
             SinkFrom::Query(query) => {
-                let recorder = Recorder::new(&shared.catalog);
+                let recorder = Recorder::new(self.names());
                 let plan = ruslo_sql::plan_view(query, &recorder, &self.context())?;
                 check_unique_names(&plan.schema)?;
                 let id = shared.catalog.next_id();
@@ -122,7 +122,7 @@ impl Session {
                 })
             }
             SinkFrom::Relation(from) => {
-                let object = shared.catalog.find(from).ok_or_else(|| {
+                let object = self.find(from).ok_or_else(|| {
                     let message = format!("relation \"{from}\" does not exist");
                     Error::new(ErrorKind::UndefinedTable, message)
                 })?;

@@ -91,6 +91,9 @@ fn dispatch(command: Command) -> Result<()> {
     }
 }
 
+/// For expressions a thousand levels deep; pages are taken only as they are touched.
+const STACK_BYTES: usize = 64 << 20;
+
 /// An empty variable, as compose files like to set it, counts as none.
 fn forget_empty_settings() {
     let empty = std::env::vars_os().filter(|(name, value)| {
@@ -107,6 +110,8 @@ fn run_to_end(command: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("ruslo-io")
+        // A query of several partitions computes each in a task of its own.
+        .thread_stack_size(STACK_BYTES)
         .build()
         .context("cannot start the threads for input and output")?;
     let result = runtime.block_on(command);

@@ -22,6 +22,7 @@ use super::{Purpose, bind_query, table_function, typed};
 use crate::catalog::{Catalog, Relation, RelationKind, SessionContext};
 use crate::error::{from_df, to_df};
 use crate::parse::parse_query;
+use crate::stack::deep;
 
 /// Plain views inside plain views beyond this depth are taken for a mistake.
 const VIEW_DEPTH_MAX: usize = 32;
@@ -109,7 +110,7 @@ impl<'a> Context<'a> {
             let message = format!("views are nested too deeply at \"{}\"", view.name);
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
-        let plan = bind_query(&query, self, &[])?;
+        let plan = deep(|| bind_query(&query, self, &[]))?;
         self.seen().view_depth -= 1;
         let columns = plan.schema().columns();
         let exprs = columns.into_iter().zip(&view.schema.columns);

@@ -8,12 +8,17 @@
 //!          VALUES
 //! ```
 
+mod checks;
 mod context;
+mod forms;
 mod literals;
 pub(crate) mod names;
+mod ordering;
 mod probe;
+mod qualify;
 pub(crate) mod registry;
 pub(crate) mod rewrite;
+mod session;
 mod table_function;
 mod typed;
 mod typing;
@@ -33,9 +38,12 @@ use ruslo_repr::schema::{INTERVAL, JSONB, NUMERIC, TIME, TIMESTAMP, list_of, tim
 use ruslo_repr::{Error, ErrorKind, Result, Schema};
 
 pub(crate) use context::RelationSource;
+pub use qualify::qualified;
+pub use session::settings_changed;
 
 use crate::catalog::{Catalog, Relation, SessionContext};
 use crate::error::from_df;
+use crate::stack::deep;
 use context::Context;
 
 /// What a query is bound for.
@@ -62,6 +70,16 @@ pub(crate) struct Bound {
 
 /// Binds a query.
 pub(crate) fn bind(
+    query: &sql::Query,
+    catalog: &dyn Catalog,
+    session: &SessionContext,
+    purpose: Purpose,
+    hints: &[Option<DataType>],
+) -> Result<Bound> {
+    deep(|| bind_deep(query, catalog, session, purpose, hints))
+}
+
+fn bind_deep(
     query: &sql::Query,
     catalog: &dyn Catalog,
     session: &SessionContext,

@@ -1,6 +1,7 @@
 //! The names PostgreSQL gives columns that have no alias.
 
 use datafusion::sql::sqlparser::ast as sql;
+use datafusion::sql::sqlparser::tokenizer::Span;
 use ruslo_repr::schema::type_name;
 
 use crate::parse::types::type_from_text;
@@ -9,7 +10,7 @@ use crate::parse::types::type_from_text;
 const MARK: char = '\u{1}';
 
 /// A name that differs from all other positions' names, and shows as `name`.
-pub(super) fn marked(name: &str, position: usize) -> String {
+fn marked(name: &str, position: usize) -> String {
     format!("{name}{MARK}{position}")
 }
 
@@ -27,7 +28,7 @@ pub(crate) fn normalised(ident: &sql::Ident) -> String {
 }
 
 /// PostgreSQL's `FigureColname`: `count` for `COUNT(*)`, the column's name for a cast of it.
-pub(super) fn column_name(expr: &sql::Expr) -> String {
+fn column_name(expr: &sql::Expr) -> String {
     named(expr).unwrap_or_else(|| "?column?".into())
 }
 
@@ -124,4 +125,44 @@ fn cast_name(ty: &sql::DataType) -> String {
         other => other,
     };
     internal.to_string()
+}
+
+/// Gives every unnamed item PostgreSQL's name; names that stand twice get a mark each.
+pub(super) fn name_items(items: &mut [sql::SelectItem]) {
+    let wildcard = items.iter().any(|item| {
+        matches!(
+            item,
+            sql::SelectItem::Wildcard(_) | sql::SelectItem::QualifiedWildcard(..)
+        )
+    });
+    let name_of = |item: &sql::SelectItem| match item {
+        sql::SelectItem::UnnamedExpr(expr) => Some(column_name(expr)),
+        sql::SelectItem::ExprWithAlias { alias, .. } => Some(normalised(alias)),
+        _ => None,
+    };
+    let names: Vec<Option<String>> = items.iter().map(name_of).collect();
+    for (i, item) in items.iter_mut().enumerate() {
+        let Some(name) = &names[i] else { continue };
+        let earlier = names[..i].iter().flatten().any(|other| other == name);
+        let (expr, is_column) = match item {
+            sql::SelectItem::UnnamedExpr(expr) => {
+                let is_column = matches!(
+                    expr,
+                    sql::Expr::Identifier(_) | sql::Expr::CompoundIdentifier(_)
+                );
+                (expr, is_column)
+            }
+            sql::SelectItem::ExprWithAlias { expr, .. } if earlier => (expr, false),
+            _ => continue,
+        };
+        let alias = match (earlier || is_column && wildcard, is_column) {
+            (true, _) => marked(name, i),
+            (false, true) => continue,
+            (false, false) => name.clone(),
+        };
+        *item = sql::SelectItem::ExprWithAlias {
+            expr: expr.clone(),
+            alias: sql::Ident::with_quote_and_span('"', Span::empty(), alias),
+        };
+    }
 }

@@ -15,12 +15,22 @@ use ruslo_repr::schema::{NUMERIC, TIMESTAMP, timestamptz, type_name};
 use ruslo_repr::{Error, ErrorKind, Result};
 
 use crate::error::to_df;
+use crate::parse::types::type_from_text;
 
 pub(super) const CASE: &str = "__case";
+/// Before the text of a type: a cast to it, which its name tells from other casts.
+pub(super) const CAST: &str = "__cast ";
 pub(super) const COALESCE: &str = "coalesce";
 
 /// The stand-in for this name, if it is one.
 pub(super) fn stand_in(name: &str) -> Option<Arc<ScalarUDF>> {
+    if let Some(ty) = name.strip_prefix(CAST) {
+        return Some(Arc::new(ScalarUDF::new_from_impl(WrittenCast {
+            name: name.to_string(),
+            ty: type_from_text(ty).ok()?,
+            signature: Signature::any(1, Volatility::Immutable),
+        })));
+    }
     let known = [CASE, COALESCE];
     let name = known.into_iter().find(|known| *known == name)?;
     Some(Arc::new(ScalarUDF::new_from_impl(StandIn {
@@ -57,6 +67,33 @@ impl ScalarUDFImpl for StandIn {
             other => other,
         };
         common_type(what, values.map(|(_, ty)| ty)).map_err(to_df)
+    }
+
+    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let message = format!("{} was not resolved before it ran", self.name);
+        Err(to_df(Error::internal(message)))
+    }
+}
+
+/// A cast as it was written.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct WrittenCast {
+    name: String,
+    ty: DataType,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for WrittenCast {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> DfResult<DataType> {
+        Ok(self.ty.clone())
     }
 
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {

@@ -24,6 +24,7 @@ use ruslo_repr::schema::{list_of, type_name};
 use ruslo_repr::{Error, ErrorKind};
 
 use super::literals::typed_placeholder;
+use super::ordering::{order_all, settle_window};
 use super::{canonical, typed};
 use crate::error::to_df;
 use crate::functions::{cast, common_type, common_type_of, compare, has_key_form, key_form};
@@ -46,6 +47,10 @@ fn settle_node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
         LogicalPlan::Join(join) => settle_join(join)?,
         LogicalPlan::Aggregate(aggregate) => settle_aggregate(aggregate)?,
         LogicalPlan::Distinct(distinct) => settle_distinct(distinct)?,
+        LogicalPlan::Sort(mut sort) => {
+            order_all(&mut sort.expr, &schema)?;
+            LogicalPlan::Sort(sort)
+        }
         LogicalPlan::Filter(filter) => {
             check_condition(&filter.predicate, &schema, "WHERE")?;
             LogicalPlan::Filter(filter)
@@ -77,12 +82,7 @@ fn settle_expr(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
             Expr::BinaryExpr(binary) => settle_binary(binary, schema)?,
             Expr::InSubquery(subquery) => settle_in_subquery(subquery, schema)?,
             Expr::AggregateFunction(function) => settle_aggregate_call(function, schema)?,
-            Expr::WindowFunction(mut window) => {
-                for key in &mut window.params.partition_by {
-                    *key = keyed(std::mem::take(key), schema)?;
-                }
-                Expr::WindowFunction(window)
-            }
+            Expr::WindowFunction(window) => settle_window(window, schema)?,
             other => return Ok(Transformed::no(other)),
         };
         Ok(Transformed::yes(settled))
@@ -120,8 +120,14 @@ fn settle_cast(written: Cast, schema: &DFSchema) -> DfResult<Expr> {
 }
 
 /// `__case(c1, v1, …)` as a CASE, `coalesce(a, b)` as one too: both compute only what they need.
-fn settle_call(call: ScalarFunction, schema: &DFSchema) -> DfResult<Expr> {
+fn settle_call(mut call: ScalarFunction, schema: &DFSchema) -> DfResult<Expr> {
     let name = call.func.name().to_string();
+    if name.starts_with(typed::CAST)
+        && let Some(value) = call.args.pop()
+    {
+        let ty = call.func.return_type(&[])?;
+        return settle_cast(Cast::new(Box::new(value), ty), schema);
+    }
     match name.as_str() {
         typed::CASE => {
             let count = call.args.len();
@@ -221,7 +227,7 @@ fn cast_to(expr: Expr, ty: &DataType, schema: &DFSchema) -> DfResult<Expr> {
 }
 
 /// The key form of an expression that stands where DataFusion compares bytes.
-fn keyed(expr: Expr, schema: &DFSchema) -> DfResult<Expr> {
+pub(super) fn keyed(expr: Expr, schema: &DFSchema) -> DfResult<Expr> {
     let ty = expr.get_type(schema)?;
     if !has_key_form(&ty) {
         return Ok(expr);
@@ -337,6 +343,9 @@ fn settle_aggregate_call(mut call: AggregateFunction, schema: &DFSchema) -> DfRe
             let ty = arg.get_type(schema)?;
             *arg = key_form(std::mem::take(arg), &ty);
         }
+    }
+    if !call.params.distinct {
+        order_all(&mut call.params.order_by, schema)?;
     }
     if let Some(filter) = &call.params.filter {
         check_condition(filter, schema, "FILTER")?;

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, ListArray, new_null_array};
+use arrow::array::{Array, ArrayRef, Int32Array, ListArray, StructArray, new_null_array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use ruslo_repr::schema::list_of;
 use ruslo_repr::{Error, ErrorKind, Result};
@@ -62,6 +62,21 @@ pub(super) fn functions() -> Vec<Function> {
             2..=2,
             |types| list_to(types, list_of(Int4::data_type())),
             positions,
+        ),
+        // What ARRAY(SELECT …) gives for no rows.
+        Function::generic("array_or_empty", 1..=1, first_type, |args| {
+            let array = &args.columns[0].array;
+            match array.as_list_opt::<i32>() {
+                Some(list) => Ok(without_nulls(list)),
+                None => Ok(array.clone()),
+            }
+        }),
+        // What drivers unnest to learn an index's columns and their places in it.
+        Function::generic(
+            "array_with_positions",
+            1..=1,
+            |types| list_to(types, list_of(item_with_position(types))),
+            |args| with_positions(&args.columns[0].array),
         ),
         Function::generic("array_remove", 2..=2, first_type, |args| {
             edit(args, &Edit::Remove)
@@ -467,4 +482,71 @@ fn string_to_array() -> Function {
         over(&three, list_of(text), eval),
     ];
     Function::new("string_to_array", overloads)
+}
+
+/// The lists with an empty one in the place of each NULL.
+fn without_nulls(list: &ListArray) -> ArrayRef {
+    let empty = list.value_type();
+    let empty = arrow::array::new_empty_array(&empty);
+    let items = (0..list.len()).map(|row| match list.is_null(row) {
+        true => empty.clone(),
+        false => list.value(row),
+    });
+    let items: Vec<ArrayRef> = items.collect();
+    let offsets = OffsetBuffer::from_lengths(items.iter().map(|item| item.len()));
+    let parts: Vec<&dyn Array> = items.iter().map(AsRef::as_ref).collect();
+    let values = match parts.is_empty() {
+        true => Ok(empty),
+        false => arrow::compute::concat(&parts),
+    };
+    let field = match list.data_type() {
+        DataType::List(field) => field.clone(),
+        other => Arc::new(Field::new_list_field(other.clone(), true)),
+    };
+    match values {
+        Ok(values) => Arc::new(ListArray::new(field, offsets, values, None)),
+        Err(_) => Arc::new(list.clone()),
+    }
+}
+
+fn item_with_position(types: &[DataType]) -> DataType {
+    let item = match types.first() {
+        Some(DataType::List(item)) => item.data_type().clone(),
+        _ => DataType::Null,
+    };
+    let fields = [("x", item), ("n", DataType::Int32)];
+    DataType::Struct(
+        fields
+            .map(|(name, ty)| Field::new(name, ty, true))
+            .to_vec()
+            .into(),
+    )
+}
+
+/// Each item `x` with its place `n` in its list, counted from one.
+fn with_positions(array: &ArrayRef) -> Result<ArrayRef> {
+    let list = array
+        .as_list_opt::<i32>()
+        .ok_or_else(|| Error::internal("array_with_positions takes an array"))?;
+    let item = item_with_position(&[array.data_type().clone()]);
+    let DataType::Struct(fields) = &item else {
+        return Err(Error::internal("an item with its place is a struct"));
+    };
+    let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
+    let mut places = vec![0; list.values().len()];
+    for range in offsets.windows(2) {
+        let (start, end) = (range[0] as usize, range[1] as usize);
+        let numbered = places[start..end].iter_mut().zip(1..);
+        numbered.for_each(|(place, n)| *place = n);
+    }
+    let places: ArrayRef = Arc::new(Int32Array::from(places));
+    let columns = vec![list.values().clone(), places];
+    let items = StructArray::try_new(fields.clone(), columns, None)?;
+    let field = Arc::new(Field::new_list_field(item.clone(), true));
+    Ok(Arc::new(ListArray::try_new(
+        field,
+        offsets,
+        Arc::new(items),
+        nulls,
+    )?))
 }

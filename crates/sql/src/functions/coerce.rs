@@ -8,7 +8,7 @@ use ruslo_repr::text::parse_f64;
 use ruslo_repr::{Error, ErrorKind, Numeric, Result};
 
 use super::cast::cast;
-use super::key::key_form;
+use super::key::{key_form, order_form};
 use super::overload::undefined_operator;
 
 /// What it costs to give `from` where `to` is wanted; `None` if only an explicit cast may.
@@ -142,8 +142,12 @@ fn comparison_type(
 /// that Arrow's comparison of the bytes is PostgreSQL's of the values.
 pub fn compare(op: Operator, left: (Expr, DataType), right: (Expr, DataType)) -> Result<Expr> {
     let ty = comparison_type(&op.to_string(), &left, &right)?;
-    let left = key_form(cast(left.0, &left.1, &ty, false)?, &ty);
-    let right = key_form(cast(right.0, &right.1, &ty, false)?, &ty);
+    let form = match op {
+        Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq => order_form,
+        _ => key_form,
+    };
+    let left = form(cast(left.0, &left.1, &ty, false)?, &ty);
+    let right = form(cast(right.0, &right.1, &ty, false)?, &ty);
     Ok(binary_expr(left, op, right))
 }
 

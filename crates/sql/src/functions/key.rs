@@ -45,6 +45,14 @@ pub fn key_form(expr: Expr, ty: &DataType) -> Expr {
     }
 }
 
+/// As [`key_form`], where besides the order matters: that of jsonb is not its text's.
+pub fn order_form(expr: Expr, ty: &DataType) -> Expr {
+    match ty {
+        DataType::LargeUtf8 => super::json_order::function().udf().call(vec![expr]),
+        ty => key_form(expr, ty),
+    }
+}
+
 /// Whether values of this type may be equal in different bytes.
 pub fn has_key_form(ty: &DataType) -> bool {
     match ty {

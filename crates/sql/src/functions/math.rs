@@ -3,7 +3,7 @@
 use ruslo_repr::{Error, ErrorKind, Numeric, Result};
 
 use super::arith::{checked8, float_overflow};
-use super::numeric;
+use super::numeric::{self, no_logarithm, no_power};
 use super::overload::{Function, Overload, fn1, fn2, over};
 use super::types::*;
 
@@ -26,7 +26,7 @@ pub(super) fn functions() -> Vec<Function> {
             "sqrt",
             vec![
                 fn1::<Float8, Float8, _>(|x| match x < 0.0 {
-                    true => Err(domain("cannot take square root of a negative number")),
+                    true => Err(no_power("cannot take square root of a negative number")),
                     false => Ok(x.sqrt()),
                 }),
                 fn1::<Num, Num, _>(numeric::sqrt),
@@ -155,8 +155,8 @@ fn whole(name: &str, float: fn(f64) -> f64, decimal: fn(Numeric) -> Numeric) -> 
 
 fn logarithm(x: f64, log: fn(f64) -> f64) -> Result<f64> {
     match x {
-        0.0 => Err(domain("cannot take logarithm of zero")),
-        x if x < 0.0 => Err(domain("cannot take logarithm of a negative number")),
+        0.0 => Err(no_logarithm("cannot take logarithm of zero")),
+        x if x < 0.0 => Err(no_logarithm("cannot take logarithm of a negative number")),
         x => Ok(log(x)),
     }
 }
@@ -181,11 +181,11 @@ pub(super) fn powers() -> Vec<Overload> {
 
 fn power(base: f64, exponent: f64) -> Result<f64> {
     if base == 0.0 && exponent < 0.0 {
-        return Err(domain("zero raised to a negative power is undefined"));
+        return Err(no_power("zero raised to a negative power is undefined"));
     }
     if base < 0.0 && base.is_finite() && exponent.is_finite() && exponent.fract() != 0.0 {
         let message = "a negative number raised to a non-integer power yields a complex result";
-        return Err(domain(message));
+        return Err(no_power(message));
     }
     checked8(base.powf(exponent), base, exponent)
 }

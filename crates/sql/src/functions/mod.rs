@@ -24,6 +24,7 @@ mod datetime_pattern;
 mod digest;
 mod extract;
 mod interval;
+mod json_order;
 mod jsonb;
 mod jsonb_build;
 mod key;
@@ -49,7 +50,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 pub use cast::{cast, cast_scalar};
 pub use coerce::{can_cast, common_type, common_type_of, compare, is_unknown, number_literal};
-pub use key::{has_key_form, key_array, key_form};
+pub use key::{has_key_form, key_array, key_form, order_form};
 
 /// Our functions by name; DataFusion's stand in for what is not here. One per process.
 pub struct Registry {
@@ -89,7 +90,7 @@ impl Registry {
             regex::functions(),
             string::functions(),
             to_char::functions(),
-            vec![key::function()],
+            vec![key::function(), json_order::function()],
         ];
         for function in ours.into_iter().flatten() {
             for udf in function.udfs() {

@@ -62,9 +62,26 @@ pub(super) fn negate(value: Numeric) -> Numeric {
 
 pub(super) fn add(a: Numeric, b: Numeric) -> Result<Numeric> {
     match (a, b) {
-        (Finite(a), Finite(b)) => finite(a.checked_add(b)),
+        (Finite(a), Finite(b)) => {
+            let sum = finite(a.checked_add(b))?;
+            Ok(at_scale(sum, a.scale().max(b.scale())))
+        }
         (NaN, _) | (_, NaN) | (Infinity, NegInfinity) | (NegInfinity, Infinity) => Ok(NaN),
         (Finite(_), special) | (special, _) => Ok(special),
+    }
+}
+
+/// The value with at least this many decimals, as far as there is room for zeros.
+///
+/// The library's shortcuts for zero forget the decimals, which PostgreSQL prints.
+fn at_scale(value: Numeric, scale: u32) -> Numeric {
+    match value {
+        Finite(mut d) if d.scale() < scale => {
+            let exact = d;
+            d.rescale(scale.min(28));
+            Finite(if d == exact { d } else { exact })
+        }
+        other => other,
     }
 }
 
@@ -74,7 +91,10 @@ pub(super) fn sub(a: Numeric, b: Numeric) -> Result<Numeric> {
 
 pub(super) fn mul(a: Numeric, b: Numeric) -> Result<Numeric> {
     match (a, b) {
-        (Finite(a), Finite(b)) => finite(a.checked_mul(b)),
+        (Finite(a), Finite(b)) => {
+            let product = finite(a.checked_mul(b))?;
+            Ok(at_scale(product, a.scale() + b.scale()))
+        }
         (NaN, _) | (_, NaN) => Ok(NaN),
         _ => Ok(infinity(signum(a) * signum(b))),
     }
@@ -162,17 +182,21 @@ pub(super) fn sign(value: Numeric) -> Numeric {
     }
 }
 
-fn domain(message: &str) -> Error {
-    Error::new(ErrorKind::InvalidParameter, message)
+pub(super) fn no_logarithm(message: &str) -> Error {
+    Error::new(ErrorKind::Logarithm, message)
+}
+
+pub(super) fn no_power(message: &str) -> Error {
+    Error::new(ErrorKind::Power, message)
 }
 
 pub(super) fn sqrt(value: Numeric) -> Result<Numeric> {
     match value {
         Finite(d) => match d.sqrt() {
             Some(root) => Ok(Finite(root.normalize())),
-            None => Err(domain("cannot take square root of a negative number")),
+            None => Err(no_power("cannot take square root of a negative number")),
         },
-        NegInfinity => Err(domain("cannot take square root of a negative number")),
+        NegInfinity => Err(no_power("cannot take square root of a negative number")),
         special => Ok(special),
     }
 }
@@ -189,12 +213,12 @@ pub(super) fn exp(value: Numeric) -> Result<Numeric> {
 
 pub(super) fn ln(value: Numeric) -> Result<Numeric> {
     match value {
-        Finite(d) if d.is_zero() => Err(domain("cannot take logarithm of zero")),
+        Finite(d) if d.is_zero() => Err(no_logarithm("cannot take logarithm of zero")),
         Finite(d) => match d.checked_ln() {
             Some(ln) => Ok(Finite(ln)),
-            None => Err(domain("cannot take logarithm of a negative number")),
+            None => Err(no_logarithm("cannot take logarithm of a negative number")),
         },
-        NegInfinity => Err(domain("cannot take logarithm of a negative number")),
+        NegInfinity => Err(no_logarithm("cannot take logarithm of a negative number")),
         special => Ok(special),
     }
 }
@@ -225,7 +249,7 @@ pub(super) fn power(base: Numeric, exponent: Numeric) -> Result<Numeric> {
         (Finite(b), _) if b == Decimal::ONE => Ok(Finite(Decimal::ONE)),
         (NaN, _) | (_, NaN) => Ok(NaN),
         (_, _) if zero_base && signum(exponent) < 0 => {
-            Err(domain("zero raised to a negative power is undefined"))
+            Err(no_power("zero raised to a negative power is undefined"))
         }
         (Finite(b), Finite(e)) => {
             if e.fract().is_zero() {
@@ -234,7 +258,7 @@ pub(super) fn power(base: Numeric, exponent: Numeric) -> Result<Numeric> {
             if b.is_sign_negative() && !b.is_zero() {
                 let message =
                     "a negative number raised to a non-integer power yields a complex result";
-                return Err(domain(message));
+                return Err(no_power(message));
             }
             let power = b.checked_powd(e).ok_or_else(overflow)?;
             // It comes out of logarithms, whose last digits are noise.

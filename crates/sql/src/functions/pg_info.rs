@@ -2,6 +2,7 @@
 
 use arrow::datatypes::DataType;
 use ruslo_repr::schema::type_name;
+use ruslo_repr::{Error, ErrorKind};
 
 use super::overload::{Function, fn1, fn2, over};
 use super::types::*;
@@ -43,6 +44,7 @@ pub(super) fn functions() -> Vec<Function> {
             ],
         ),
         format_type(),
+        oid_or_missing(),
     ];
     // Everything in the catalog is on the search path.
     for name in [
@@ -113,6 +115,35 @@ fn format_type() -> Function {
                 Text::collect((0..args.rows).map(|row| oids.get(row).map(named)).collect())
             },
         )],
+    )
+}
+
+/// An oid that was looked up by name, or the error that there is no such relation or type.
+fn oid_or_missing() -> Function {
+    let params = [Int4::data_type(), Text::data_type(), Text::data_type()];
+    Function::new(
+        "oid_or_missing",
+        vec![over(&params, Int4::data_type(), |args| {
+            let oids = args.columns[0].reader::<Int4>()?;
+            let kinds = args.columns[1].reader::<Text>()?;
+            let names = args.columns[2].reader::<Text>()?;
+            for row in 0..args.rows {
+                if oids.get(row).is_some() {
+                    continue;
+                }
+                let kind = kinds.get(row).unwrap_or_default();
+                let name = names.get(row).unwrap_or_default();
+                let error = match kind {
+                    "relation" => ErrorKind::UndefinedTable,
+                    _ => ErrorKind::UndefinedObject,
+                };
+                return Err(Error::new(
+                    error,
+                    format!("{kind} \"{name}\" does not exist"),
+                ));
+            }
+            Ok(args.columns[0].array.clone())
+        })],
     )
 }
 

@@ -200,7 +200,7 @@ fn substring(s: &str, start: i32, len: Option<i32>) -> Result<String> {
     let end = match len {
         Some(len) if len < 0 => {
             let message = "negative substring length not allowed";
-            return Err(Error::new(ErrorKind::InvalidParameter, message));
+            return Err(Error::new(ErrorKind::Substring, message));
         }
         Some(len) => start + i64::from(len),
         None => i64::MAX,
@@ -215,7 +215,7 @@ fn byte_substring(bytes: &[u8], start: i32, len: Option<i32>) -> Result<Vec<u8>>
     let end = match len {
         Some(len) if len < 0 => {
             let message = "negative substring length not allowed";
-            return Err(Error::new(ErrorKind::InvalidParameter, message));
+            return Err(Error::new(ErrorKind::Substring, message));
         }
         Some(len) => start + i64::from(len),
         None => i64::MAX,
@@ -334,6 +334,8 @@ fn changing() -> Vec<Function> {
                 s.chars().filter(char::is_ascii).collect::<String>()
             })],
         ),
+        Function::new("like_escape", vec![fn2::<Text, Text, Text, _>(like_escape)]),
+        Function::new("varchar_assign", vec![fn2::<Text, Int4, Text, _>(assign)]),
         Function::new("varchar_typmod", vec![fn2::<Text, Int4, Text, _>(left)]),
         Function::new("quote_literal", vec![fn1::<Text, Text, _>(quote_literal)]),
         Function::generic(
@@ -396,7 +398,7 @@ fn overlays() -> Vec<Overload> {
     fn overlay(s: &str, part: &str, start: i32, len: i32) -> Result<String> {
         if start <= 0 {
             let message = "negative substring length not allowed";
-            return Err(Error::new(ErrorKind::InvalidParameter, message));
+            return Err(Error::new(ErrorKind::Substring, message));
         }
         let before = substring(s, 1, Some(start - 1))?;
         let after = substring(s, start.saturating_add(len), None)?;
@@ -497,4 +499,36 @@ fn is_reserved(word: &str) -> bool {
         "order", "select", "table", "then", "true", "union", "user", "where",
     ];
     WORDS.contains(&word)
+}
+
+/// A pattern of LIKE whose escape is another character, with backslash as the escape.
+fn like_escape(pattern: &str, escape: &str) -> String {
+    let mut backslashed = String::with_capacity(pattern.len());
+    let mut escaped = false;
+    for character in pattern.chars() {
+        if !escaped && escape.starts_with(character) {
+            escaped = true;
+            continue;
+        }
+        if escaped || character == '\\' {
+            backslashed.push('\\');
+        }
+        escaped = false;
+        backslashed.push(character);
+    }
+    backslashed
+}
+
+/// A text that goes to a column of at most so many characters; blanks at its end may be lost.
+fn assign(text: &str, length: i32) -> Result<String> {
+    let length = usize::try_from(length).unwrap_or(0);
+    let end = text.char_indices().nth(length).map(|(at, _)| at);
+    match end {
+        None => Ok(text.to_string()),
+        Some(end) if text[end..].chars().all(|c| c == ' ') => Ok(text[..end].to_string()),
+        Some(_) => {
+            let message = format!("value too long for type character varying({length})");
+            Err(Error::new(ErrorKind::TooLong, message))
+        }
+    }
 }

@@ -28,9 +28,10 @@ use datafusion::logical_expr::{Expr as DfExpr, LogicalPlan};
 use ruslo_repr::{Column, Error, ErrorKind, Expr, Plan, Result, RowCodec, Schema};
 
 use crate::ast::Query;
-use crate::bind::{Purpose, RelationSource, bind, canonical, names};
+use crate::bind::{Bound, Purpose, RelationSource, bind, canonical, names};
 use crate::catalog::{Catalog, RelationKind, SessionContext};
 use crate::error::from_df;
+use crate::stack::deep;
 pub(crate) use expr::decode_expr;
 use expr::{column, lower_expr, renamed};
 
@@ -70,7 +71,10 @@ pub fn plan_view(
     catalog: &dyn Catalog,
     session: &SessionContext,
 ) -> Result<ViewPlan> {
-    let bound = bind(query, catalog, session, Purpose::View, &[])?;
+    deep(|| plan_bound(bind(query, catalog, session, Purpose::View, &[])?))
+}
+
+fn plan_bound(bound: Bound) -> Result<ViewPlan> {
     if !bound.params.is_empty() {
         let message = "a view's query cannot have parameters";
         return Err(Error::new(ErrorKind::InvalidParameter, message));

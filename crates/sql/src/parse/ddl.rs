@@ -198,10 +198,11 @@ impl StatementParser<'_> {
             return Err(Error::unsupported(message).with_hint("Name the columns and their types."));
         }
         let name = self.identifier()?;
-        let ty = self.parse_type()?;
+        let (ty, modifier) = self.parse_column_type()?;
         let mut column = ColumnDef {
             name,
             ty,
+            modifier,
             not_null: false,
             default: None,
         };
@@ -212,7 +213,7 @@ impl StatementParser<'_> {
     fn set_primary_key(&mut self, columns: &mut Columns) -> Result<()> {
         if !columns.primary_key.is_empty() {
             return Err(Error::new(
-                ErrorKind::Syntax,
+                ErrorKind::InvalidTable,
                 "multiple primary keys are not allowed",
             ));
         }
@@ -224,7 +225,7 @@ impl StatementParser<'_> {
         if self.words(&["PRIMARY", "KEY"]) {
             if !all.primary_key.is_empty() {
                 let message = "multiple primary keys are not allowed";
-                return Err(Error::new(ErrorKind::Syntax, message));
+                return Err(Error::new(ErrorKind::InvalidTable, message));
             }
             all.primary_key = vec![column.name.clone()];
         } else if self.words(&["NOT", "NULL"]) {

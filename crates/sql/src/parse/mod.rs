@@ -11,6 +11,7 @@
 
 mod ddl;
 pub(crate) use ddl::duplicate_column;
+mod flatten;
 mod options;
 mod session;
 pub(crate) mod types;
@@ -29,12 +30,17 @@ use datafusion::sql::sqlparser::tokenizer::{
 use ruslo_repr::{Error, ErrorKind, Result};
 
 use crate::ast::{Name, Statement, StatementKind};
+use crate::stack::{PARSER_DEPTH_MAX, check_depth, check_tokens, deep, too_complex};
 
 static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// Splits and parses any number of statements; an empty one is `StatementKind::Empty` only when
 /// there is no other.
 pub fn parse(text: &str) -> Result<Vec<Statement>> {
+    deep(|| parse_statements(text))
+}
+
+fn parse_statements(text: &str) -> Result<Vec<Statement>> {
     let mut parser = StatementParser::new(text)?;
     let mut statements = vec![];
     loop {
@@ -58,23 +64,27 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
 
 /// Parses one query, as the text of a plain view.
 pub fn parse_query(text: &str) -> Result<Box<sql::Query>> {
-    let mut parser = StatementParser::new(text)?;
-    let query = parser.query()?;
-    parser.token(&Token::SemiColon);
-    match parser.at_end() {
-        true => Ok(query),
-        false => Err(parser.unexpected("end of query")),
-    }
+    deep(|| {
+        let mut parser = StatementParser::new(text)?;
+        let query = parser.query()?;
+        parser.token(&Token::SemiColon);
+        match parser.at_end() {
+            true => Ok(query),
+            false => Err(parser.unexpected("end of query")),
+        }
+    })
 }
 
 /// Parses one expression, as a column's DEFAULT.
 pub fn parse_expr(text: &str) -> Result<sql::Expr> {
-    let mut parser = StatementParser::new(text)?;
-    let expr = parser.expr()?;
-    match parser.at_end() {
-        true => Ok(expr),
-        false => Err(parser.unexpected("end of expression")),
-    }
+    deep(|| {
+        let mut parser = StatementParser::new(text)?;
+        let expr = parser.expr()?;
+        match parser.at_end() {
+            true => Ok(expr),
+            false => Err(parser.unexpected("end of expression")),
+        }
+    })
 }
 
 /// Where the comments of a text are, in bytes.
@@ -102,6 +112,8 @@ pub(crate) struct StatementParser<'a> {
     parser: Parser<'a>,
     /// A `>` left over from a `>>` that closed an inner struct type.
     pending_angle: bool,
+    /// The numbers in the brackets of the type read last.
+    modifiers: Vec<u32>,
 }
 
 impl<'a> StatementParser<'a> {
@@ -110,13 +122,16 @@ impl<'a> StatementParser<'a> {
             .chain(text.match_indices('\n').map(|(at, _)| at + 1))
             .collect();
         let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location();
-        let tokens = tokens.map_err(|error| {
+        let mut tokens = tokens.map_err(|error| {
             let message = format!("syntax error: {}", error.message);
             let location = error.location;
             let at = format!("At line {}, column {}.", location.line, location.column);
             Error::new(ErrorKind::Syntax, message).with_detail(at)
         })?;
+        check_tokens(&tokens)?;
+        trim_blanks(&mut tokens);
         let parser = Parser::new(&DIALECT)
+            .with_recursion_limit(PARSER_DEPTH_MAX)
             .with_options(ParserOptions::new())
             .with_tokens_with_locations(tokens);
         Ok(StatementParser {
@@ -124,6 +139,7 @@ impl<'a> StatementParser<'a> {
             lines,
             parser,
             pending_angle: false,
+            modifiers: vec![],
         })
     }
 
@@ -169,7 +185,10 @@ impl<'a> StatementParser<'a> {
 
     fn dml(&mut self) -> Result<StatementKind> {
         let parsed = self.parser.parse_statement();
-        match parsed.map_err(|error| self.syntax(error))? {
+        let mut parsed = parsed.map_err(|error| self.syntax(error))?;
+        flatten::flatten(&mut parsed);
+        check_depth(&parsed)?;
+        match parsed {
             sql::Statement::Insert(insert) => Ok(StatementKind::Insert(Box::new(insert))),
             sql::Statement::Update(update) => Ok(StatementKind::Update(Box::new(update))),
             sql::Statement::Delete(delete) => Ok(StatementKind::Delete(Box::new(delete))),
@@ -179,12 +198,18 @@ impl<'a> StatementParser<'a> {
 
     pub(crate) fn query(&mut self) -> Result<Box<sql::Query>> {
         let parsed = self.parser.parse_query();
-        parsed.map_err(|error| self.syntax(error))
+        let mut query = parsed.map_err(|error| self.syntax(error))?;
+        flatten::flatten(&mut query);
+        check_depth(&query)?;
+        Ok(query)
     }
 
     pub(crate) fn expr(&mut self) -> Result<sql::Expr> {
         let parsed = self.parser.parse_expr();
-        parsed.map_err(|error| self.syntax(error))
+        let mut expr = parsed.map_err(|error| self.syntax(error))?;
+        flatten::flatten(&mut expr);
+        check_depth(&expr)?;
+        Ok(expr)
     }
 
     /// Statements that PostgreSQL or RisingWave have and we do not, told apart from mistakes.
@@ -391,10 +416,7 @@ impl<'a> StatementParser<'a> {
     fn syntax(&self, error: ParserError) -> Error {
         let text = match error {
             ParserError::ParserError(text) | ParserError::TokenizerError(text) => text,
-            ParserError::RecursionLimitExceeded => {
-                let message = "the statement is nested too deeply";
-                return Error::new(ErrorKind::Syntax, message);
-            }
+            ParserError::RecursionLimitExceeded => return too_complex(),
         };
         let (expected, location) = split_location(&text);
         let (expected, _) = expected.split_once(", found").unwrap_or((expected, ""));
@@ -434,5 +456,29 @@ fn is_word(token: &Token, expected: &str) -> bool {
             word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected)
         }
         _ => false,
+    }
+}
+
+/// `trim(leading from x)` with the blank that it trims said, as sqlparser wants it.
+fn trim_blanks(tokens: &mut Vec<TokenWithSpan>) {
+    let meant = |tokens: &[TokenWithSpan], at: usize| {
+        let words = tokens[..at].iter().rev();
+        let mut words = words.filter(|token| !matches!(token.token, Token::Whitespace(_)));
+        let sides = ["leading", "trailing", "both"];
+        let side = words
+            .next()
+            .is_some_and(|t| sides.iter().any(|s| is_word(&t.token, s)));
+        let bracket = words.next().is_some_and(|t| t.token == Token::LParen);
+        side && bracket && words.next().is_some_and(|t| is_word(&t.token, "trim"))
+    };
+    let mut at = 0;
+    while at < tokens.len() {
+        if is_word(&tokens[at].token, "from") && meant(tokens, at) {
+            let blank = Token::SingleQuotedString(" ".into());
+            let span = tokens[at].span;
+            tokens.insert(at, TokenWithSpan { token: blank, span });
+            at += 1;
+        }
+        at += 1;
     }
 }

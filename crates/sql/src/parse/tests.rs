@@ -78,24 +78,28 @@ fn the_articles_source() {
                             Microsecond,
                             None,
                         ),
+                        modifier: None,
                         not_null: false,
                         default: None,
                     },
                     ColumnDef {
                         name: "user",
                         ty: Utf8,
+                        modifier: None,
                         not_null: false,
                         default: None,
                     },
                     ColumnDef {
                         name: "page",
                         ty: Utf8,
+                        modifier: None,
                         not_null: false,
                         default: None,
                     },
                     ColumnDef {
                         name: "event",
                         ty: Utf8,
+                        modifier: None,
                         not_null: false,
                         default: None,
                     },
@@ -239,6 +243,7 @@ fn tables() {
                         ColumnDef {
                             name: "id",
                             ty: Int32,
+                            modifier: None,
                             not_null: false,
                             default: None,
                         },
@@ -246,6 +251,12 @@ fn tables() {
                             name: "v",
                             ty: FixedSizeBinary(
                                 16,
+                            ),
+                            modifier: Some(
+                                Precision(
+                                    10,
+                                    2,
+                                ),
                             ),
                             not_null: true,
                             default: Some(
@@ -281,6 +292,7 @@ fn tables() {
                                     },
                                 ],
                             ),
+                            modifier: None,
                             not_null: false,
                             default: None,
                         },
@@ -314,12 +326,14 @@ fn tables() {
                         ColumnDef {
                             name: "a",
                             ty: Int32,
+                            modifier: None,
                             not_null: false,
                             default: None,
                         },
                         ColumnDef {
                             name: "b",
                             ty: Int32,
+                            modifier: None,
                             not_null: false,
                             default: None,
                         },
@@ -353,6 +367,7 @@ fn tables() {
                         ColumnDef {
                             name: "a",
                             ty: Int32,
+                            modifier: None,
                             not_null: false,
                             default: None,
                         },

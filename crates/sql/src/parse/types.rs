@@ -8,6 +8,7 @@ use ruslo_repr::schema::{INTERVAL, JSONB, NUMERIC, TIME, TIMESTAMP, list_of, tim
 use ruslo_repr::{Error, ErrorKind, Result};
 
 use super::StatementParser;
+use crate::catalog::Modifier;
 
 /// Reads a type from its text alone, as `character varying(10)` or `struct<a int>[]`.
 pub fn type_from_text(text: &str) -> Result<DataType> {
@@ -154,11 +155,42 @@ impl StatementParser<'_> {
             return Ok(());
         }
         while !self.token(&Token::RParen) {
-            if matches!(self.next(), Token::EOF) {
-                return Err(self.unexpected("a closing parenthesis"));
+            match self.next() {
+                Token::EOF => return Err(self.unexpected("a closing parenthesis")),
+                Token::Number(digits, _) => {
+                    // What is no number of this size is said to be no precision below.
+                    self.modifiers.push(digits.parse().unwrap_or(0));
+                }
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    /// A column's type, and what it says of lengths and digits.
+    pub(crate) fn parse_column_type(&mut self) -> Result<(DataType, Option<Modifier>)> {
+        self.modifiers.clear();
+        let ty = self.parse_type()?;
+        let numbers = std::mem::take(&mut self.modifiers);
+        let invalid = |message: String| Error::new(ErrorKind::InvalidParameter, message);
+        let modifier = match (&ty, &numbers[..]) {
+            (DataType::Utf8, [0]) => {
+                let message = "length for type varchar must be at least 1";
+                return Err(invalid(message.into()));
+            }
+            (DataType::Utf8, [length]) => Some(Modifier::Length(*length)),
+            (ty, [precision]) if *ty == NUMERIC => Some(Modifier::Precision(*precision, 0)),
+            (ty, [precision, scale]) if *ty == NUMERIC => {
+                Some(Modifier::Precision(*precision, *scale))
+            }
+            _ => None,
+        };
+        match modifier {
+            Some(Modifier::Precision(0, _)) => Err(invalid(
+                "NUMERIC precision 0 must be between 1 and 1000".into(),
+            )),
+            _ => Ok((ty, modifier)),
+        }
     }
 
     /// `with time zone` (true), `without time zone` or nothing (false).

@@ -110,7 +110,6 @@ pub(super) fn call(name: &str, function: &sql::Function) -> Option<Expr> {
         "pg_get_viewdef" => name_of(VIEWS, first),
         "pg_get_indexdef" if is_whole(argument(1)) => name_of(INDEXES, first),
         "pg_table_is_visible" => is_visible(first),
-        "current_setting" => find("pg_settings", "name", "setting", first),
         "to_regclass" => oid_by_name(CLASSES, first),
         "to_regtype" => oid_by_name(TYPES, first),
         _ => None,
@@ -142,6 +141,50 @@ pub(super) fn type_name(data_type: &sql::DataType) -> Option<String> {
     }
 }
 
+/// `'name'::regclass::text` and its like: the name again, not the oid that stands for it.
+pub(super) fn rewrite_cast_to_text(expr: &mut Expr) {
+    let Expr::Cast {
+        expr: outer,
+        data_type: sql::DataType::Text | sql::DataType::Varchar(None),
+        ..
+    } = expr
+    else {
+        return;
+    };
+    let Expr::Cast {
+        expr: inner,
+        data_type,
+        ..
+    } = &**outer
+    else {
+        return;
+    };
+    let name = match data_type {
+        sql::DataType::Custom(name, _) => catalog_name(name),
+        other => type_name(other),
+    };
+    let named = match name.as_deref() {
+        Some("regclass") => name_of(CLASSES, inner),
+        Some("regnamespace") => literal(inner).map(|_| (**inner).clone()),
+        Some("regrole") => literal(inner).map(|_| (**inner).clone()),
+        Some("regtype") => {
+            let oid = literal(inner).and_then(|text| oid_of(TYPES, internal_name(text)));
+            let oid = oid.unwrap_or_else(|| (**inner).clone());
+            expression(&format!("format_type({oid}, NULL)"))
+        }
+        _ => None,
+    };
+    if let Some(named) = named {
+        *expr = named;
+    }
+}
+
+/// The oid, or PostgreSQL's error that there is nothing of this name.
+fn existing(oid: Expr, kind: &str, name: &str) -> Option<Expr> {
+    let name = name.replace('\'', "''");
+    expression(&format!("oid_or_missing({oid}, '{kind}', '{name}')"))
+}
+
 /// Casts to the types that only PostgreSQL's catalogs have.
 pub(super) fn rewrite_cast(expr: &mut Expr) {
     let Expr::Cast {
@@ -166,11 +209,20 @@ pub(super) fn rewrite_cast(expr: &mut Expr) {
         None => None,
     };
     let found = match name.as_deref() {
-        Some("regclass") => by_literal(CLASSES).or_else(|| name_of(CLASSES, inner)),
+        Some("regclass") => match literal(inner) {
+            Some(text) if text.parse::<i64>().is_err() => {
+                oid_of(CLASSES, text).and_then(|oid| existing(oid, "relation", text))
+            }
+            _ => by_literal(CLASSES),
+        }
+        .or_else(|| name_of(CLASSES, inner)),
         Some("regnamespace") => by_literal(NAMESPACES).or_else(|| name_of(NAMESPACES, inner)),
         Some("regrole") => by_literal(ROLES).or_else(|| name_of(ROLES, inner)),
         Some("regtype") => match literal(inner) {
-            Some(text) => oid_of(TYPES, internal_name(text)),
+            Some(text) => {
+                let oid = oid_of(TYPES, internal_name(text));
+                oid.and_then(|oid| existing(oid, "type", text))
+            }
             None => expression(&format!("format_type({inner}, NULL)")),
         },
         Some("oid") if matches!(**inner, Expr::Subquery(_)) => Some(take(inner)),

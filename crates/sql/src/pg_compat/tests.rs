@@ -44,7 +44,7 @@ fn names_and_oids_are_looked_up() {
     let oid = lookup("oid", "relname", "pg_class", "'t'");
     assert_eq!(
         rewritten("SELECT 'public.t'::pg_catalog.regclass::pg_catalog.oid"),
-        format!("SELECT {oid} AS \"oid\"")
+        format!("SELECT oid_or_missing({oid}, 'relation', 'public.t')::INTEGER AS \"oid\"")
     );
     let name = lookup("relname", "oid", "pg_class", "c.oid");
     assert_eq!(
