@@ -199,9 +199,20 @@ impl FromStr for Numeric {
             | rust_decimal::Error::ScaleExceedsMaximumPrecision(_) => {
                 Error::new(ErrorKind::OutOfRange, "value overflows numeric format")
             }
+            // So many digits that the library does not name the reason.
+            _ if is_plain(digits) => {
+                Error::new(ErrorKind::OutOfRange, "value overflows numeric format")
+            }
             _ => invalid(),
         })
     }
+}
+
+/// Digits with at most one point, and a sign before them.
+fn is_plain(digits: &str) -> bool {
+    let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+    let points = unsigned.bytes().filter(|b| *b == b'.').count();
+    points <= 1 && unsigned.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::{
     Expr, ExprSchemable, WindowFrame, WindowFrameBound, WindowFrameUnits,
 };
+use ruslo_repr::Error;
 use ruslo_repr::schema::NUMERIC;
 
 use super::typing::keyed;
+use crate::error::to_df;
 use crate::functions::order_form;
 
 /// Sorts by forms that compare as the values do.
@@ -51,7 +53,16 @@ pub(super) fn settle_window(mut window: Box<WindowFunction>, schema: &DFSchema) 
         let (start, end) = (unbounded(&frame.start_bound), unbounded(&frame.end_bound));
         params.window_frame = WindowFrame::new_bounds(WindowFrameUnits::Groups, start, end);
     }
+    if frame_of(&window).units == WindowFrameUnits::Range && !without_offsets && !has_ranges {
+        let message = "RANGE with an offset is not supported over this type of ORDER BY";
+        let error = Error::unsupported(message).with_hint("Use ROWS or GROUPS.");
+        return Err(to_df(error));
+    }
     Ok(Expr::WindowFunction(window))
+}
+
+fn frame_of(window: &WindowFunction) -> &WindowFrame {
+    &window.params.window_frame
 }
 
 const NO_OFFSET: datafusion::common::ScalarValue = datafusion::common::ScalarValue::UInt64(None);
