@@ -288,4 +288,5 @@ def test_pgjdbc(ruslo):
     assert lines[2:14] == ["row one 1.50 2", "row null 2 3"] * 6
     assert lines[14] == "error 42P01"
     assert lines[15:18] == ["column id int4", "column name varchar", "column price numeric"]
+    assert lines[18:22] == ["key id 1", "schema public", "types true", "keywords true"]
     assert lines[-1] == "done"

@@ -22,8 +22,40 @@ public final class Smoke {
                                     + " " + columns.getString("TYPE_NAME"));
                 }
             }
+            metadata(about);
+            connection.setReadOnly(true);
+            connection.setReadOnly(false);
         }
         System.out.println("done");
+    }
+
+    /** What object-relational mappers and database browsers ask. */
+    private static void metadata(DatabaseMetaData about) throws SQLException {
+        try (ResultSet keys = about.getPrimaryKeys(null, "public", "j")) {
+            while (keys.next()) {
+                System.out.println(
+                        "key " + keys.getString("COLUMN_NAME") + " " + keys.getInt("KEY_SEQ"));
+            }
+        }
+        try (ResultSet schemas = about.getSchemas()) {
+            while (schemas.next()) {
+                if (schemas.getString("TABLE_SCHEM").equals("public")) {
+                    System.out.println("schema public");
+                }
+            }
+        }
+        System.out.println("types " + (count(about.getTypeInfo()) > 10));
+        System.out.println("keywords " + about.getSQLKeywords().contains("returning"));
+    }
+
+    private static int count(ResultSet rows) throws SQLException {
+        int count = 0;
+        try (rows) {
+            while (rows.next()) {
+                count++;
+            }
+        }
+        return count;
     }
 
     private static void statements(Connection connection) throws SQLException {

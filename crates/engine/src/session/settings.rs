@@ -255,7 +255,10 @@ impl Session {
     }
 
     pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Outcome> {
-        self.settings.set(name, value)?;
+        // Every statement is a transaction here, whatever was asked of transactions.
+        if name != "transaction" {
+            self.settings.set(name, value)?;
+        }
         Outcome::done("SET")
     }
 

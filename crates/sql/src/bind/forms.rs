@@ -52,12 +52,21 @@ pub(super) fn limited_cast(value: &sql::Expr, ty: &sql::DataType) -> Option<sql:
 }
 
 /// `x op ANY (array)` as `op_any_…(x, array)`; none for a subquery.
-pub(super) fn quantified(
-    quantifier: &str,
-    left: &sql::Expr,
-    op: &sql::BinaryOperator,
-    right: &sql::Expr,
-) -> Option<sql::Expr> {
+pub(super) fn quantified(expr: &sql::Expr) -> Option<sql::Expr> {
+    let (quantifier, left, op, right) = match expr {
+        sql::Expr::AnyOp {
+            left,
+            compare_op,
+            right,
+            ..
+        } => ("any", left, compare_op, right),
+        sql::Expr::AllOp {
+            left,
+            compare_op,
+            right,
+        } => ("all", left, compare_op, right),
+        _ => return None,
+    };
     let op = match op {
         sql::BinaryOperator::Eq => "eq",
         sql::BinaryOperator::NotEq => "ne",
@@ -67,11 +76,11 @@ pub(super) fn quantified(
         sql::BinaryOperator::GtEq => "ge",
         _ => return None,
     };
-    if matches!(right, sql::Expr::Subquery(_)) {
+    if matches!(**right, sql::Expr::Subquery(_)) {
         return None;
     }
     let name = format!("op_{quantifier}_{op}");
-    Some(call(&name, vec![left.clone(), right.clone()]))
+    Some(call(&name, vec![(**left).clone(), (**right).clone()]))
 }
 
 /// `CASE x WHEN a THEN b … ELSE e END` as `__case(x = a, b, …, e)`.
@@ -236,6 +245,19 @@ pub(super) fn plain_frame(function: &mut sql::Function) {
 
 /// Names the column of `generate_series(1, 5) g` as PostgreSQL does: `g`.
 pub(super) fn name_series(factor: &mut sql::TableFactor) {
+    if let sql::TableFactor::Table {
+        name,
+        args: Some(_),
+        ..
+    } = factor
+    {
+        // Functions have no schemas here; drivers write PostgreSQL's before its own.
+        let system = ["pg_catalog", "information_schema"];
+        let first = name.0.first().and_then(|part| part.as_ident());
+        if name.0.len() > 1 && first.is_some_and(|first| system.contains(&&*first.value)) {
+            name.0.remove(0);
+        }
+    }
     let (alias, default) = match factor {
         sql::TableFactor::Table {
             name,

@@ -25,7 +25,7 @@ use super::forms::{
     sign_before_power, written_cast,
 };
 use super::names::{name_items, normalised};
-use super::session::{current_schema, session_function};
+use super::session::{current_schema, session_function, settle_bounds};
 use crate::catalog::SessionContext;
 use crate::functions::number_literal;
 use crate::parse::parse_query;
@@ -153,6 +153,7 @@ impl VisitorMut for Rewriter<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut sql::TableFactor) -> Flow {
         name_series(factor);
+        settle_bounds(factor, self.session);
         ControlFlow::Continue(())
     }
 
@@ -232,22 +233,8 @@ impl Rewriter<'_> {
                     *expr = rows;
                 }
             }
-            sql::Expr::AnyOp {
-                left,
-                compare_op,
-                right,
-                ..
-            } => {
-                if let Some(test) = quantified("any", left, compare_op, right) {
-                    *expr = test;
-                }
-            }
-            sql::Expr::AllOp {
-                left,
-                compare_op,
-                right,
-            } => {
-                if let Some(test) = quantified("all", left, compare_op, right) {
+            sql::Expr::AnyOp { .. } | sql::Expr::AllOp { .. } => {
+                if let Some(test) = quantified(expr) {
                     *expr = test;
                 }
             }

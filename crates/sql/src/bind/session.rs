@@ -183,3 +183,23 @@ pub fn settings_changed(query: &sql::Query) -> Vec<(String, String)> {
     });
     changes.collect()
 }
+
+/// `generate_series(1, array_upper(current_schemas(false), 1))`, by which drivers number the
+/// schemas of the path: the bound as the number that it is.
+pub(super) fn settle_bounds(factor: &mut sql::TableFactor, session: &SessionContext) {
+    let sql::TableFactor::Table {
+        args: Some(args), ..
+    } = factor
+    else {
+        return;
+    };
+    for arg in &mut args.args {
+        let sql::FunctionArg::Unnamed(sql::FunctionArgExpr::Expr(bound)) = arg else {
+            continue;
+        };
+        let text = bound.to_string().to_lowercase().replace("pg_catalog.", "");
+        if text == "array_upper(current_schemas(false), 1)" {
+            *bound = number(session.search_path.len().to_string());
+        }
+    }
+}

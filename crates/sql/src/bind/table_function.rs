@@ -9,7 +9,7 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, col};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, col, lit};
 use ruslo_repr::{Error, ErrorKind, Result};
 
 use super::Purpose;
@@ -25,6 +25,9 @@ pub(super) fn source(
     if purpose == Purpose::View {
         let message = format!("the table function {name} is not supported in a view yet");
         return Err(Error::unsupported(message).with_hint("Use it in a query on the view."));
+    }
+    if name == "pg_get_keywords" {
+        return keywords();
     }
     let mut functions = SessionStateDefaults::default_table_functions().into_iter();
     let Some(function) = functions.find(|f| f.name() == name && name == "generate_series") else {
@@ -54,6 +57,32 @@ pub(super) fn source(
     let value = Expr::Cast(Cast::new(Box::new(col("value")), ty));
     let plan = LogicalPlanBuilder::scan("series", table, None)
         .and_then(|scan| scan.project([value.alias(name)]))
+        .and_then(|plan| plan.build())
+        .map_err(from_df)?;
+    Ok(Arc::new(PlanSource {
+        schema: Arc::new(plan.schema().as_arrow().clone()),
+        plan,
+    }))
+}
+
+/// The words that only PostgreSQL reserves, as drivers ask for them.
+fn keywords() -> Result<Arc<dyn TableSource>> {
+    const WORDS: [&str; 9] = [
+        "analyse",
+        "analyze",
+        "concurrently",
+        "freeze",
+        "ilike",
+        "isnull",
+        "notnull",
+        "returning",
+        "variadic",
+    ];
+    let rows = WORDS.map(|word| vec![lit(word), lit("R"), lit("reserved")]);
+    let names = ["word", "catcode", "catdesc"];
+    let named = |(i, name): (usize, &&str)| col(format!("column{}", i + 1)).alias(*name);
+    let plan = LogicalPlanBuilder::values(rows.to_vec())
+        .and_then(|values| values.project(names.iter().enumerate().map(named)))
         .and_then(|plan| plan.build())
         .map_err(from_df)?;
     Ok(Arc::new(PlanSource {

@@ -63,21 +63,6 @@ pub(super) fn functions() -> Vec<Function> {
             |types| list_to(types, list_of(Int4::data_type())),
             positions,
         ),
-        // What ARRAY(SELECT …) gives for no rows.
-        Function::generic("array_or_empty", 1..=1, first_type, |args| {
-            let array = &args.columns[0].array;
-            match array.as_list_opt::<i32>() {
-                Some(list) => Ok(without_nulls(list)),
-                None => Ok(array.clone()),
-            }
-        }),
-        // What drivers unnest to learn an index's columns and their places in it.
-        Function::generic(
-            "array_with_positions",
-            1..=1,
-            |types| list_to(types, list_of(item_with_position(types))),
-            |args| with_positions(&args.columns[0].array),
-        ),
         Function::generic("array_remove", 2..=2, first_type, |args| {
             edit(args, &Edit::Remove)
         }),
@@ -116,6 +101,27 @@ pub(super) fn no_array(types: &[DataType]) -> Error {
     let message = format!("no array function takes ({})", types.join(", "));
     Error::new(ErrorKind::UndefinedFunction, message)
         .with_hint("You might need to add explicit type casts.")
+}
+
+/// Functions that stand for syntax, and for what only drivers ask.
+pub(super) fn internal_functions() -> Vec<Function> {
+    vec![
+        // What ARRAY(SELECT …) gives for no rows.
+        Function::generic("array_or_empty", 1..=1, first_type, |args| {
+            let array = &args.columns[0].array;
+            match array.as_list_opt::<i32>() {
+                Some(list) => Ok(without_nulls(list)),
+                None => Ok(array.clone()),
+            }
+        }),
+        // What drivers unnest to learn an index's columns and their places in it.
+        Function::generic(
+            "array_with_positions",
+            1..=1,
+            |types| list_to(types, list_of(item_with_position(types))),
+            |args| with_positions(&args.columns[0].array),
+        ),
+    ]
 }
 
 fn list_to(types: &[DataType], result: DataType) -> Result<DataType> {

@@ -77,6 +77,7 @@ impl Registry {
         let ours = [
             arith::functions(),
             array::functions(),
+            array::internal_functions(),
             array_concat::functions(),
             conditional::functions(),
             datetime::functions(),

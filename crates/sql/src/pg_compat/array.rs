@@ -44,7 +44,7 @@ fn plain(query: &sql::Query) -> Option<String> {
     let mut select = select.clone();
     select.projection = vec![sql::SelectItem::UnnamedExpr(aggregate)];
     let mut query = query.clone();
-    query.body = Box::new(sql::SetExpr::Select(select));
+    *query.body = sql::SetExpr::Select(select);
     query.order_by = None;
     Some(query.to_string())
 }
