@@ -146,6 +146,73 @@ def source_state(ruslo) -> tuple[str, str | None]:
     return ruslo.rows("SELECT state, detail FROM ruslo.sources WHERE name = 's'")[0]
 
 
+def test_a_loss_that_only_a_later_view_has_is_seen(ruslo, kafka, topic, source):
+    """The first view has read what retention then takes; the second one's past begins later."""
+    source("s", topic, NUMBERS)
+    kafka.produce(topic, numbers(0, 100), 0)
+    count_view(ruslo)
+    ruslo.wait_rows(COUNT, [(100,)])
+    assert source_state(ruslo) == ("running", None)
+    kafka.delete_records(topic, {0: 70})
+    count_view(ruslo, view="later")
+    ruslo.wait_rows("SELECT n FROM later", [(30,)])
+    wait_until(lambda: source_state(ruslo)[0] == "data_lost", 10, "the loss as a state")
+    assert "0 to 70" in source_state(ruslo)[1]
+    assert ruslo.rows(COUNT) == [(100,)]
+
+
+def test_retention_that_is_met_is_no_error(ruslo, kafka, topic, source):
+    """From running to data_lost, without an error between that is none."""
+    source("s", topic, NUMBERS)
+    kafka.produce(topic, numbers(0, 100), 0)
+    kafka.delete_records(topic, {0: 60})
+    with ruslo.connect() as connection, ruslo.connect() as other:
+        connection.execute("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s")
+        seen = set()
+
+        def lost():
+            seen.add(other.execute("SELECT state FROM ruslo.sources").fetchone()[0])
+            return "data_lost" in seen
+
+        wait_until(lost, 20, interval_s=0)
+    assert "retrying" not in seen
+
+
+def recreate(kafka, topic: str, messages: list):
+    kafka.delete_topic(topic)
+    wait_until(lambda: try_create(kafka, topic), 30, f"{topic} again")
+    kafka.produce(topic, messages)
+
+
+def try_create(kafka, topic: str) -> bool:
+    kafka.create_topic(topic)
+    return True
+
+
+@pytest.mark.parametrize("read_on", [True, False], ids=["while_read", "while_idle"])
+def test_a_topic_created_anew_is_not_read_on(ruslo, kafka, source, read_on):
+    """Its offsets reach beyond the old position, but they stand for other messages."""
+    topic = kafka.create_topic(f"anew-{read_on}".lower())
+    kafka.produce(topic, numbers(0, 50))
+    source("s", topic, NUMBERS)
+    count_view(ruslo)
+    ruslo.wait_rows(COUNT, [(50,)])
+    if not read_on:
+        ruslo.execute("DROP MATERIALIZED VIEW v")
+    recreate(kafka, topic, numbers(1000, 1200))
+    if not read_on:
+        with pytest.raises(Exception, match="cannot read the past"):
+            count_view(ruslo)
+        return
+    wait_until(lambda: source_state(ruslo)[0] == "failed", 60, "the new topic as a state")
+    assert "deleted and created again" in source_state(ruslo)[1]
+    assert ruslo.rows(COUNT) == [(50,)]
+    ruslo.execute("DROP SOURCE s CASCADE")
+    source("s", topic, NUMBERS)
+    count_view(ruslo)
+    ruslo.wait_rows(COUNT, [(200,)])
+
+
 def test_retention_during_an_outage_is_seen(ruslo, kafka, source):
     """The records that were lost while nobody read are named, and reading goes on.
 

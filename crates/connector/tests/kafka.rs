@@ -114,7 +114,7 @@ fn lanes_share_the_partitions_and_read_everything_once() {
     );
 
     let options = options(broker.bootstrap_servers(), "events", &[]);
-    let start = kafka::probe(&options).unwrap();
+    let start = kafka::probe(&options).unwrap().start;
     assert_eq!(start, StartOffsets::from([(0, 0), (1, 0), (2, 0), (3, 0)]));
     let (reader, mut lanes) = KafkaReader::open(&options, "test", &start, None, 2).unwrap();
     let mut read = Read::new();
@@ -181,7 +181,7 @@ fn more_lanes_than_partitions() {
     let broker = broker("few", 1);
     produce(&broker, "few", 1, 10, 0);
     let options = options(broker.bootstrap_servers(), "few", &[]);
-    let start = kafka::probe(&options).unwrap();
+    let start = kafka::probe(&options).unwrap().start;
     let end = StartOffsets::from([(0, 10)]);
     let (_reader, mut lanes) = KafkaReader::open(&options, "test", &start, Some(&end), 4).unwrap();
     let mut read = Read::new();
@@ -197,7 +197,7 @@ fn latest_starts_behind_what_is_there() {
     produce(&broker, "latest", 2, 50, 0);
     let mode = [("scan.startup.mode", "latest")];
     let options = options(broker.bootstrap_servers(), "latest", &mode);
-    let start = kafka::probe(&options).unwrap();
+    let start = kafka::probe(&options).unwrap().start;
     assert_eq!(start, StartOffsets::from([(0, 50), (1, 50)]));
 }
 
@@ -222,7 +222,7 @@ fn an_outage_is_shown_and_survived() {
     let broker = broker("outage", 2);
     produce(&broker, "outage", 2, 500, 0);
     let options = options(broker.bootstrap_servers(), "outage", &[]);
-    let start = kafka::probe(&options).unwrap();
+    let start = kafka::probe(&options).unwrap().start;
     let (reader, mut lanes) = KafkaReader::open(&options, "test", &start, None, 1).unwrap();
     let mut read = Read::new();
     read_until(&mut lanes, &mut read, |_, read| total(read) >= 1_000);
@@ -323,7 +323,7 @@ fn a_position_past_the_end_fails_with_advice() {
 fn closing_wakes_a_waiting_lane() {
     let broker = broker("idle", 1);
     let options = options(broker.bootstrap_servers(), "idle", &[]);
-    let start = kafka::probe(&options).unwrap();
+    let start = kafka::probe(&options).unwrap().start;
     let (reader, mut lanes) = KafkaReader::open(&options, "test", &start, None, 1).unwrap();
     let mut lane = lanes.remove(0);
     let waiting = thread::spawn(move || {
@@ -466,7 +466,7 @@ fn profiles_end_after_one_round_and_carry_their_key() {
     let summary = generate::run(&options, &AtomicBool::new(false), |_| {}).unwrap();
     assert_eq!(summary.acked, 30);
     let options = self::options(broker.bootstrap_servers(), "profiles", &[]);
-    let start = kafka::probe(&options).unwrap();
+    let start = kafka::probe(&options).unwrap().start;
     let (_reader, mut lanes) = KafkaReader::open(&options, "test", &start, None, 1).unwrap();
     let mut keys = Vec::new();
     let deadline = Instant::now() + PATIENCE;

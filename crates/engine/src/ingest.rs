@@ -16,15 +16,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use ruslo_connector::kafka::{
-    Gap, GapReason, KafkaOptions, KafkaReader, Lane, ReaderState, ReaderStatus,
-};
+use ruslo_connector::kafka::{KafkaOptions, KafkaReader, Lane, ReaderState, ReaderStatus};
 use ruslo_dataflow::{BatchQueue, SourceBatch, Workers};
 use ruslo_format::{JsonDecoder, JsonOptions, Position};
 use ruslo_repr::row::batch_of;
@@ -33,11 +31,16 @@ use tokio::sync::oneshot;
 
 use crate::bad_data::BadData;
 use crate::coordinator::Coordinator;
+use crate::gaps::{self, Gaps};
 
 /// Messages decoded into one batch at most.
 const BATCH_MESSAGES_MAX: usize = 8192;
 /// How long a lane waits for messages before it looks at its control channel again.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How long the end of the live flow waits for its threads.
+const LANE_END_MAX: Duration = Duration::from_secs(5);
+const LANE_END_PAUSE: Duration = Duration::from_millis(2);
 
 /// Partition → next offset.
 pub(crate) type Offsets = BTreeMap<i32, i64>;
@@ -53,15 +56,28 @@ pub(crate) struct Source {
     pub(crate) start: Offsets,
     pub(crate) bad: BadData,
     pub(crate) counts: Counts,
+    gaps: Gaps,
     live: Mutex<Live>,
 }
 
 /// Totals since the source was created, of the live flow alone.
-#[derive(Default)]
 pub(crate) struct Counts {
+    /// How old the newest message of the last batch was when it was taken; -1 before the first.
+    pub(crate) age_ms: AtomicI64,
     pub(crate) messages: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) rows: AtomicU64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts {
+            age_ms: AtomicI64::new(-1),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+        }
+    }
 }
 
 /// One partition of a source.
@@ -120,6 +136,7 @@ impl Source {
             start,
             bad: BadData::new(name),
             counts: Counts::default(),
+            gaps: Gaps::default(),
             live: Mutex::default(),
         }
     }
@@ -143,14 +160,24 @@ impl Source {
         match self.status() {
             None => ("idle", None),
             Some(status) => match status.state {
-                ReaderState::Running => match status.gaps.as_slice() {
-                    [] => ("running", None),
-                    gaps => ("data_lost", Some(describe(gaps))),
+                ReaderState::Running => match self.gaps.describe() {
+                    None => ("running", None),
+                    lost => ("data_lost", lost),
                 },
                 ReaderState::Retrying { error } => ("retrying", Some(error)),
                 ReaderState::Failed { error } => ("failed", Some(error)),
             },
         }
+    }
+
+    /// How often messages were lost.
+    pub(crate) fn gap_count(&self) -> u64 {
+        self.gaps.count()
+    }
+
+    /// About how many bytes of messages were fetched and not taken by a lane yet.
+    pub(crate) fn fetched_bytes(&self) -> u64 {
+        self.status().map_or(0, |status| status.fetched_bytes)
     }
 
     /// How far each partition is read, as far as the live reader knows.
@@ -191,25 +218,27 @@ impl Source {
         }
     }
 
-    /// Starts the live flow where the binding ends, if it does not run. Called by one statement
-    /// at a time; the lock is not held over calls of the client library, which may block.
+    /// Starts the live flow where the binding ends, if it does not run. Blocks; the lock is not
+    /// held over calls of the client library, which may take their time.
     pub(crate) fn start_live(
         self: &Arc<Self>,
         bound: Option<&Offsets>,
         workers: &Workers,
         coordinator: &Coordinator,
     ) -> Result<()> {
-        let columns = {
-            let live = self.live.lock();
-            if live.reading.is_some() || live.readers.is_empty() {
-                return Ok(());
-            }
-            live.wanted()
-        };
+        if !self.live.lock().needs_reading() {
+            return Ok(());
+        }
         let mut from = self.start.clone();
         from.extend(bound.into_iter().flatten());
         let (reader, lanes) =
             KafkaReader::open(&self.options, &self.name, &from, None, workers.workers())?;
+        let mut live = self.live.lock();
+        // Another statement may have been faster, or the view that wanted it given up.
+        if !live.needs_reading() {
+            return Ok(());
+        }
+        let columns = live.wanted();
         let lanes = lanes.into_iter().enumerate().map(|(worker, lane)| {
             let queue = workers.live_queue(worker, self.id);
             let coordinator = coordinator.clone();
@@ -218,7 +247,6 @@ impl Source {
             self.spawn_lane("live", worker, lane, queue, columns, notify)
         });
         let lanes = lanes.collect::<Result<Vec<_>>>()?;
-        let mut live = self.live.lock();
         live.reading = Some(Reading {
             reader,
             columns,
@@ -308,6 +336,10 @@ impl Source {
 }
 
 impl Live {
+    fn needs_reading(&self) -> bool {
+        self.reading.is_none() && !self.readers.is_empty()
+    }
+
     fn wanted(&self) -> BTreeSet<usize> {
         self.readers.values().flatten().copied().collect()
     }
@@ -327,31 +359,22 @@ impl Reading {
         asked.collect()
     }
 
+    /// Waits for the lanes, but not for one that hangs in the client library: that one takes
+    /// nothing more when it comes back, since its reader is closed.
     fn end(self) {
         self.reader.close();
+        let deadline = Instant::now() + LANE_END_MAX;
         for lane in self.lanes {
-            if lane.thread.join().is_err() {
+            while !lane.thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(LANE_END_PAUSE);
+            }
+            if !lane.thread.is_finished() {
+                tracing::error!("an ingest thread hangs; it is left behind");
+            } else if lane.thread.join().is_err() {
                 tracing::error!("an ingest thread panicked");
             }
         }
     }
-}
-
-fn describe(gaps: &[Gap]) -> String {
-    let gaps = gaps.iter().map(|gap| {
-        let Gap {
-            partition,
-            from,
-            to,
-            reason,
-        } = gap;
-        let reason = match reason {
-            GapReason::Retention => "deleted by the topic's retention before they were read",
-            GapReason::Unreadable(reason) => reason,
-        };
-        format!("partition {partition}: offsets {from} to {to} were not read: {reason}")
-    });
-    gaps.collect::<Vec<_>>().join("; ")
 }
 
 /// The reading of a topic's past for one view; dropping it ends the reading.
@@ -448,8 +471,8 @@ impl LaneTask {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default();
             let age_ms = (now.as_millis() as i64 - newest).max(0);
-            metrics::gauge!("ruslo_source_age_seconds", "source" => self.source.name.clone())
-                .set(age_ms as f64 / 1000.0);
+            let counts = &self.source.counts;
+            counts.age_ms.store(age_ms, Ordering::Relaxed);
         }
         match polled {
             Ok(_) => Ok((messages, bytes)),
@@ -463,10 +486,9 @@ impl LaneTask {
     /// False: nobody takes batches any more.
     fn queue_batch(&mut self, before: &Offsets, messages: u64, bytes: u64) -> Result<bool> {
         for gap in self.lane.take_gaps() {
-            let gap = describe(&[gap]);
-            tracing::error!(source = self.source.name, gap, "messages were lost");
-            metrics::counter!("ruslo_source_gaps_total", "source" => self.source.name.clone())
-                .increment(1);
+            let text = gaps::describe(&gap);
+            tracing::error!(source = self.source.name, gap = text, "messages were lost");
+            self.source.gaps.record(gap);
         }
         let decoded = self.decoder.finish();
         let mut read = vec![];

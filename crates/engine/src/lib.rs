@@ -14,6 +14,7 @@ mod bad_data;
 mod catalog;
 mod coordinator;
 mod export;
+mod gaps;
 mod ingest;
 mod introspection;
 mod scan;
@@ -34,6 +35,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::catalog::{Body, Catalog};
 use crate::coordinator::{Coordinator, Request};
+
+/// How long the end of the engine waits for its workers.
+const WORKERS_END_MAX: Duration = Duration::from_secs(2);
 
 /// How the server is started; mirrors the flags of `ruslo serve`.
 #[derive(Clone, Debug)]
@@ -116,11 +120,8 @@ impl Engine {
         self.shared.coordinator.send(Request::Shutdown);
         let workers = self.shared.workers.clone();
         let joined = tokio::task::spawn_blocking(move || workers.join());
-        if tokio::time::timeout(Duration::from_secs(5), joined)
-            .await
-            .is_err()
-        {
-            tracing::warn!("workers did not end within 5 s");
+        if tokio::time::timeout(WORKERS_END_MAX, joined).await.is_err() {
+            tracing::warn!("workers did not end in time");
         }
     }
 

@@ -119,6 +119,96 @@ impl Consumer {
     }
 }
 
+impl Consumer {
+    /// Asks a broker for the topic's id (two numbers, both zero where it has none); what it
+    /// answered for the topic itself is the inner result.
+    pub(super) fn topic_id(
+        &self,
+        timeout: Duration,
+    ) -> Result<Result<(i64, i64), RDKafkaErrorCode>, RDKafkaErrorCode> {
+        describe_topic(&self.client, &self.name, timeout)
+    }
+}
+
+/// One DescribeTopics question; blocks up to `timeout`.
+pub(super) fn describe_topic(
+    client: &BaseConsumer<Events>,
+    name: &CStr,
+    timeout: Duration,
+) -> Result<Result<(i64, i64), RDKafkaErrorCode>, RDKafkaErrorCode> {
+    let client = client.client().native_ptr();
+    let timeout_ms = timeout.as_millis().clamp(1, 60_000) as i32;
+    let mut names = [name.as_ptr()];
+    // SAFETY: the client outlives the call; names are copied; each object made here is destroyed
+    // here once, after its last use; results are read before their event is destroyed. The text of
+    // a refusal is written within the call, into a buffer of the length that is given.
+    unsafe {
+        let queue = sys::rd_kafka_queue_new(client);
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        let options = sys::rd_kafka_AdminOptions_new(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        );
+        let mut refused = [0; 256];
+        sys::rd_kafka_AdminOptions_set_request_timeout(
+            options,
+            timeout_ms,
+            refused.as_mut_ptr(),
+            refused.len(),
+        );
+        sys::rd_kafka_DescribeTopics(client, topics, options, queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_TopicCollection_destroy(topics);
+        let event = sys::rd_kafka_queue_poll(queue, timeout_ms);
+        let answer = described(event);
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+        answer
+    }
+}
+
+/// # Safety
+/// `event` is null or a valid event of a DescribeTopics question for one topic.
+unsafe fn described(
+    event: *mut sys::rd_kafka_event_t,
+) -> Result<Result<(i64, i64), RDKafkaErrorCode>, RDKafkaErrorCode> {
+    const NONE: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    if event.is_null() {
+        return Err(RDKafkaErrorCode::OperationTimedOut);
+    }
+    // SAFETY: the event is valid by contract, and what is read of it belongs to it.
+    unsafe {
+        let code = sys::rd_kafka_event_error(event);
+        if code != NONE {
+            return Err(code.into());
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return Err(RDKafkaErrorCode::Fail);
+        }
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        if count == 0 || topics.is_null() {
+            return Err(RDKafkaErrorCode::Fail);
+        }
+        let topic = *topics;
+        let code = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(topic));
+        if code != NONE {
+            return Ok(Err(code.into()));
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+        Ok(Ok(match id.is_null() {
+            true => (0, 0),
+            false => (
+                sys::rd_kafka_Uuid_most_significant_bits(id),
+                sys::rd_kafka_Uuid_least_significant_bits(id),
+            ),
+        }))
+    }
+}
+
 fn last_error() -> RDKafkaErrorCode {
     // SAFETY: reads a thread-local number.
     unsafe { sys::rd_kafka_last_error() }.into()
@@ -185,6 +275,12 @@ impl Queue {
             )
         };
         batch.filled += usize::try_from(taken).unwrap_or(0);
+    }
+
+    /// How many entries wait to be taken.
+    pub(super) fn len(&self) -> usize {
+        // SAFETY: the queue is valid while borrowed; the call only reads a number.
+        unsafe { sys::rd_kafka_queue_length(self.pointer.as_ptr()) }
     }
 
     /// Makes a waiting [`take`](Self::take), or else the next one, return early.

@@ -8,12 +8,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ruslo_repr::{Error, ErrorKind};
 
 use super::ffi::{Batch, Code, Entry, Message, Queue, Reason};
-use super::reader::{Gap, GapReason, LaneNews, PartitionState, Request, Shared};
+use super::shared::{Gap, GapReason, LaneNews, PartitionState, Request, Shared};
+
+/// How long a poll waits while the reader's thread finds out about the topic.
+const DOUBT_PAUSE: Duration = Duration::from_millis(1);
+/// After such a pause the topic is looked at before anything is handed out.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// Why a lane will not give any more messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +59,8 @@ pub struct Lane {
     partitions: BTreeMap<i32, Partition>,
     next_offsets: BTreeMap<i32, i64>,
     gaps: Vec<Gap>,
+    /// When this lane last handed out a message.
+    delivered: Instant,
     /// Partitions with an end that has not been reached yet.
     unfinished: usize,
     shared: Arc<Shared>,
@@ -78,6 +85,7 @@ impl Lane {
             partitions: BTreeMap::new(),
             next_offsets: BTreeMap::new(),
             gaps: Vec::new(),
+            delivered: Instant::now(),
             unfinished: 0,
             shared,
         }
@@ -117,14 +125,30 @@ impl Lane {
         f: &mut dyn FnMut(&Message<'_>),
     ) -> Result<usize, LaneError> {
         self.check()?;
-        self.queue.take(&mut self.batch, max, timeout);
-        self.check()?;
+        if self.shared.is_doubted() {
+            // What waits here or in the queue may be another topic's.
+            std::thread::sleep(timeout.min(DOUBT_PAUSE));
+            return Ok(0);
+        }
+        if self.batch.len() == 0 {
+            self.queue.take(&mut self.batch, max, timeout);
+            self.check()?;
+            let quiet = self.delivered.elapsed() >= QUIET;
+            if quiet && self.batch.len() > 0 && self.shared.doubt_topic() {
+                // A topic cannot be replaced without a pause. The batch is handed out by a later
+                // poll, once the topic is known to be the same.
+                return Ok(0);
+            }
+        }
         // News about a partition were left here before its next messages were asked for.
         self.read_news();
         let mut batch = std::mem::replace(&mut self.batch, Batch::new());
         let delivered = self.deliver(&batch, f);
         batch.clear();
         self.batch = batch;
+        if delivered > 0 {
+            self.delivered = Instant::now();
+        }
         Ok(delivered)
     }
 
@@ -295,8 +319,8 @@ impl Lane {
         if code == Code::NO_SUCH_OFFSET {
             // One from before the last relocation says nothing about where we are now.
             if !found.relocating && !found.finished && offset >= found.next {
+                // No error: what comes of it is a gap, or the end.
                 found.relocating = true;
-                found.state.set_error(text);
                 self.shared.request(Request::Relocate {
                     partition,
                     position: offset,
@@ -307,9 +331,10 @@ impl Lane {
         } else if code == Code::FATAL {
             self.shared.fail(&text);
         } else {
-            // The client goes on trying by itself.
+            // The client goes on trying by itself, maybe with a topic created anew.
             tracing::debug!(partition, ?code, "{text}");
             found.state.set_error(text);
+            self.shared.doubt_topic();
         }
     }
 

@@ -16,16 +16,20 @@
 
 mod client;
 mod ffi;
+mod identity;
 mod lane;
 mod options;
 mod probe;
 mod reader;
+mod shared;
 
 pub use ffi::Message;
+pub use identity::TopicId;
 pub use lane::{Lane, LaneError};
 pub use options::{KafkaOptions, StartPosition};
-pub use probe::{probe, watermarks};
-pub use reader::{Gap, GapReason, KafkaReader, PartitionStatus, ReaderState, ReaderStatus};
+pub use probe::{Probed, probe, watermarks};
+pub use reader::KafkaReader;
+pub use shared::{Gap, GapReason, PartitionStatus, ReaderState, ReaderStatus};
 
 pub(crate) use client::{Events, base_config, preflight, set_trust_store};
 

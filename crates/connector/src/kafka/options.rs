@@ -9,6 +9,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use ruslo_repr::{Error, Result};
 
+use super::TopicId;
 use super::client::base_config;
 use crate::options::{OptionReader, Secret, invalid, parse_bool, parse_duration, scrub};
 
@@ -29,6 +30,7 @@ pub struct KafkaOptions {
     start: StartPosition,
     call_timeout: Duration,
     group_id_prefix: String,
+    topic_id: Option<TopicId>,
     /// librdkafka's names to values.
     plain: BTreeMap<&'static str, String>,
     secret: BTreeMap<&'static str, Secret>,
@@ -117,6 +119,7 @@ impl KafkaOptions {
             start: take_start(&mut reader)?,
             call_timeout: Duration::from_secs(5),
             group_id_prefix: "rw-consumer".to_owned(),
+            topic_id: None,
             plain: BTreeMap::new(),
             secret: BTreeMap::new(),
         };
@@ -138,6 +141,16 @@ impl KafkaOptions {
 
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// The same options for this very topic: readers fail when its name stands for another one.
+    pub fn for_topic(mut self, id: Option<TopicId>) -> Self {
+        self.topic_id = id;
+        self
+    }
+
+    pub(super) fn topic_id(&self) -> Option<TopicId> {
+        self.topic_id
     }
 
     pub fn bootstrap_servers(&self) -> &str {

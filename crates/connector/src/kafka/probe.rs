@@ -10,15 +10,32 @@ use rdkafka::{Offset, TopicPartitionList};
 use ruslo_repr::{Error, ErrorKind, Result};
 
 use super::client::{Complaint, Events, complaint, preflight, topic_error};
-use super::{KafkaOptions, StartOffsets, StartPosition};
+use super::identity::{self, Identity};
+use super::{KafkaOptions, StartOffsets, StartPosition, TopicId};
+
+/// What there is to know of a topic when a source is created on it.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    /// Where each partition begins.
+    pub start: StartOffsets,
+    /// None where the brokers have no ids.
+    pub topic_id: Option<TopicId>,
+}
 
 /// Connects, checks that the topic exists and resolves the start position, once and for all.
 ///
 /// Blocks for up to `properties.sync.call.timeout`. Fails with [`ErrorKind::UndefinedObject`]
 /// when there is no such topic and with [`ErrorKind::External`] and the broker's reason when it
 /// cannot be reached, refuses the credentials or does not pass for itself (TLS).
-pub fn probe(options: &KafkaOptions) -> Result<StartOffsets> {
+pub fn probe(options: &KafkaOptions) -> Result<Probed> {
     let topic = Connected::new(options)?;
+    // Asked for before the offsets: those of a later topic then belong to an id that is gone.
+    let topic_id = topic.id();
+    let start = start_offsets(&topic, options)?;
+    Ok(Probed { start, topic_id })
+}
+
+fn start_offsets(topic: &Connected<'_>, options: &KafkaOptions) -> Result<StartOffsets> {
     match options.start_position() {
         StartPosition::Earliest => topic.offsets(Offset::Beginning),
         StartPosition::Latest => topic.offsets(Offset::End),
@@ -100,6 +117,19 @@ impl<'a> Connected<'a> {
                 partitions,
                 deadline,
             });
+        }
+    }
+
+    /// None also when nobody answers in time: the source is then read without this check.
+    fn id(&self) -> Option<TopicId> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match identity::ask_by_name(&self.consumer, self.options.topic(), left) {
+                Identity::Known(id) => return Some(id),
+                Identity::Untold => return None,
+                Identity::NoAnswer(_) if left.is_zero() => return None,
+                Identity::NoAnswer(_) => thread::sleep(Duration::from_millis(100)),
+            }
         }
     }
 

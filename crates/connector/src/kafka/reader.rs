@@ -12,20 +12,27 @@
 //!
 //! A lane hears of a [`Gap`] or a new partition through its inbox before the first message that
 //! comes after it, because the inbox is filled before the partition is started.
+//!
+//! librdkafka's calls may wait for its locks, and it has been seen to keep them for ever. So only
+//! the reader's thread and the lanes call it. [`KafkaReader`] holds plain memory and no client:
+//! whoever has one can neither wait for the library nor be the one that closes its connections.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
-use ruslo_repr::{Error, ErrorKind, Result};
+use ruslo_repr::{Error, Result};
 
-use super::client::{Events, complaint, lock, topic_error};
+use super::client::{complaint, lock, topic_error};
 use super::ffi::{Consumer, Queue};
+use super::identity::{self, Identity};
 use super::probe::{external, topic_not_found};
+use super::shared::{
+    Gap, GapReason, LaneNews, PartitionState, ReaderStatus, Request, Shared, read,
+};
 use super::{KafkaOptions, Lane, StartOffsets};
 
 /// How often the reader looks for new partitions and asks a sign of life.
@@ -33,167 +40,22 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
 /// The same while the last question went unanswered.
 const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
-const EVENT_TIMEOUT: Duration = Duration::from_millis(50);
+/// As long as the client is asked for events in each round.
+const EVENT_TIMEOUT: Duration = Duration::from_millis(1);
+/// How long the reader rests between rounds while nobody wants anything.
+const REST: Duration = Duration::from_millis(50);
 /// How often the reader notes how far its partitions reach.
 const WATERMARK_INTERVAL: Duration = Duration::from_millis(200);
-/// Gaps kept for the status; every one also goes to its lane.
-const GAPS_KEPT_MAX: usize = 1_000;
-
-/// Messages between `from` (inclusive) and `to` (exclusive) that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    pub partition: i32,
-    pub from: i64,
-    pub to: i64,
-    pub reason: GapReason,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// The topic's retention deleted them before they were read.
-    Retention,
-    /// The broker sent something unreadable, in the client's words.
-    Unreadable(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReaderState {
-    Running,
-    /// Trouble that may pass: the reader goes on trying and loses nothing meanwhile.
-    Retrying {
-        error: String,
-    },
-    /// Trouble that will not pass without somebody doing something.
-    Failed {
-        error: String,
-    },
-}
-
-#[derive(Clone, Debug)]
-pub struct PartitionStatus {
-    pub lane: usize,
-    /// The next offset to be handed out.
-    pub position: i64,
-    /// The first offset that can be read, as far as known.
-    pub low: Option<i64>,
-    /// The offset that the next message will get, as far as known.
-    pub high: Option<i64>,
-    /// How many offsets lie between `position` and `high`.
-    pub lag: Option<i64>,
-    pub error: Option<String>,
-}
-
-/// How a source is doing; taken without asking a broker or librdkafka.
-#[derive(Clone, Debug)]
-pub struct ReaderStatus {
-    pub state: ReaderState,
-    pub partitions: BTreeMap<i32, PartitionStatus>,
-    /// Payload and key bytes handed out.
-    pub bytes: u64,
-    pub messages: u64,
-    /// Errors that came instead of messages.
-    pub errors: u64,
-    /// What could not be read, oldest first, at most a thousand.
-    pub gaps: Vec<Gap>,
-}
-
-impl ReaderStatus {
-    /// The lag over all partitions, as far as known.
-    pub fn lag(&self) -> i64 {
-        self.partitions
-            .values()
-            .filter_map(|partition| partition.lag)
-            .sum()
-    }
-}
-
 /// The client of one source in this process. Dropping it closes it.
 pub struct KafkaReader {
     shared: Arc<Shared>,
 }
 
-/// What the thread, the lanes and the owner have in common.
-pub(super) struct Shared {
-    options: KafkaOptions,
+/// What only the reader's thread has: the client, and the lanes' ends of it.
+struct Reading {
+    shared: Arc<Shared>,
     consumer: Arc<Consumer>,
-    events: Events,
     queues: Vec<Arc<Queue>>,
-    inboxes: Vec<Mutex<Vec<LaneNews>>>,
-    requests: Mutex<Vec<Request>>,
-    partitions: RwLock<BTreeMap<i32, Arc<PartitionState>>>,
-    gaps: Mutex<Vec<Gap>>,
-    failure: Mutex<Option<String>>,
-    failed: AtomicBool,
-    closed: AtomicBool,
-    /// Hydration reads what is named to it and nothing else.
-    bounded: bool,
-    pub(super) messages: AtomicU64,
-    pub(super) bytes: AtomicU64,
-    pub(super) errors: AtomicU64,
-}
-
-/// What lanes and reader tell each other about one partition.
-pub(super) struct PartitionState {
-    pub(super) position: AtomicI64,
-    /// The watermarks that came with the last fetch; -1 while unknown. Noted by the reader's
-    /// thread, because librdkafka may keep whoever asks waiting for its locks.
-    low: AtomicI64,
-    high: AtomicI64,
-    has_error: AtomicBool,
-    error: Mutex<Option<String>>,
-}
-
-/// What a lane has to know beside the messages.
-pub(super) enum LaneNews {
-    Started {
-        partition: i32,
-        offset: i64,
-        state: Arc<PartitionState>,
-    },
-    /// Reading goes on after a position that was not there, with a gap if something was lost.
-    Relocated { partition: i32, gap: Option<Gap> },
-}
-
-/// What a lane wants from the reader's thread.
-pub(super) enum Request {
-    /// The position is not in the log any more (or not yet): find out and go on.
-    Relocate {
-        partition: i32,
-        position: i64,
-    },
-    Stop {
-        partition: i32,
-    },
-    /// The partition seems to end before the offset up to which it is to be read.
-    CheckEnd {
-        partition: i32,
-        end: i64,
-    },
-}
-
-impl PartitionState {
-    pub(super) fn new(position: i64) -> Arc<Self> {
-        Arc::new(PartitionState {
-            position: AtomicI64::new(position),
-            low: AtomicI64::new(-1),
-            high: AtomicI64::new(-1),
-            has_error: AtomicBool::new(false),
-            error: Mutex::new(None),
-        })
-    }
-
-    pub(super) fn set_error(&self, error: String) {
-        *lock(&self.error) = Some(error);
-        self.has_error.store(true, Relaxed);
-    }
-
-    /// Costs one load when there is nothing to clear.
-    pub(super) fn clear_error(&self) {
-        if self.has_error.load(Relaxed) {
-            *lock(&self.error) = None;
-            self.has_error.store(false, Relaxed);
-        }
-    }
 }
 
 impl KafkaReader {
@@ -209,17 +71,14 @@ impl KafkaReader {
         end: Option<&StartOffsets>,
         lanes: usize,
     ) -> Result<(KafkaReader, Vec<Lane>)> {
-        let shared = Arc::new(Shared::new(options, name, end.is_some(), lanes.max(1))?);
-        let mut opened: Vec<Lane> = (0..shared.queues.len())
-            .map(|index| {
-                Lane::new(
-                    index,
-                    Arc::clone(&shared.queues[index]),
-                    Arc::clone(&shared),
-                )
-            })
+        let shared = Arc::new(Shared::new(options, name, end.is_some(), lanes.max(1)));
+        let reading = Reading::new(Arc::clone(&shared))?;
+        let queues = reading.queues.iter().enumerate();
+        let mut opened: Vec<Lane> = queues
+            .map(|(index, queue)| Lane::new(index, Arc::clone(queue), Arc::clone(&shared)))
             .collect();
         let named: Vec<i32> = end.unwrap_or(start).keys().copied().collect();
+        let mut begin = vec![];
         for partition in named {
             let offset = start.get(&partition).copied().unwrap_or(0).max(0);
             let end = end.and_then(|end| end.get(&partition).copied());
@@ -227,17 +86,14 @@ impl KafkaReader {
             let lane = &mut opened[shared.lane_of(partition)];
             shared.add_partition(partition, &state);
             if lane.add_partition(partition, offset, end, state) {
-                shared.start(partition, offset)?;
+                begin.push((partition, offset));
             }
         }
-        let reader = KafkaReader {
-            shared: Arc::clone(&shared),
-        };
         thread::Builder::new()
             .name(format!("kafka {name}"))
-            .spawn(move || serve(shared))
+            .spawn(move || serve(reading, &begin))
             .map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?;
-        Ok((reader, opened))
+        Ok((KafkaReader { shared }, opened))
     }
 
     pub fn status(&self) -> ReaderStatus {
@@ -249,22 +105,12 @@ impl KafkaReader {
         read(&self.shared.partitions).keys().copied().collect()
     }
 
-    /// Ends the reading: lanes that wait return at once, and all say [`LaneError::Closed`] from
-    /// now on. Connections are closed in the background.
+    /// Ends the reading: lanes that wait return soon, and all say [`LaneError::Closed`] from now
+    /// on. Only sets a flag; the reader's thread wakes the lanes and closes the connections.
     ///
     /// [`LaneError::Closed`]: super::LaneError::Closed
     pub fn close(&self) {
         self.shared.closed.store(true, Relaxed);
-        for queue in &self.shared.queues {
-            queue.interrupt();
-        }
-    }
-
-    /// Makes a waiting poll of every lane return early, for a caller that wants its thread.
-    pub fn interrupt(&self) {
-        for queue in &self.shared.queues {
-            queue.interrupt();
-        }
     }
 }
 
@@ -274,180 +120,67 @@ impl Drop for KafkaReader {
     }
 }
 
-impl Shared {
-    fn new(options: &KafkaOptions, name: &str, bounded: bool, lanes: usize) -> Result<Self> {
-        let events = Events::new(name);
+impl Reading {
+    fn new(shared: Arc<Shared>) -> Result<Self> {
+        let options = &shared.options;
         let refused = |error| external(complaint(&error), options);
         let config = options.client_config();
-        let consumer = Consumer::new(&config, events.clone(), options.topic()).map_err(refused)?;
+        let consumer =
+            Consumer::new(&config, shared.events.clone(), options.topic()).map_err(refused)?;
         let consumer = Arc::new(consumer);
-        let queues = (0..lanes).map(|_| Queue::new(&consumer).map(Arc::new));
-        Ok(Shared {
-            options: options.clone(),
-            queues: queues.collect::<Result<_, _>>().map_err(refused)?,
+        let queues = (0..shared.lanes).map(|_| Queue::new(&consumer).map(Arc::new));
+        let queues = queues.collect::<Result<_, _>>().map_err(refused)?;
+        Ok(Reading {
+            shared,
             consumer,
-            events,
-            inboxes: (0..lanes).map(|_| Mutex::default()).collect(),
-            requests: Mutex::default(),
-            partitions: RwLock::default(),
-            gaps: Mutex::default(),
-            failure: Mutex::default(),
-            failed: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            bounded,
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
+            queues,
         })
     }
 
-    fn lane_of(&self, partition: i32) -> usize {
-        usize::try_from(partition).unwrap_or(0) % self.queues.len()
-    }
-
-    fn start(&self, partition: i32, offset: i64) -> Result<()> {
-        let queue = &self.queues[self.lane_of(partition)];
-        self.consumer
-            .start(partition, offset, queue)
-            .map_err(|code| {
-                let topic = self.options.topic();
-                let message = format!("cannot read topic {topic}, partition {partition}: {code}");
-                Error::new(ErrorKind::External, message)
-            })
-    }
-
-    fn add_partition(&self, partition: i32, state: &Arc<PartitionState>) {
-        let mut partitions = self.partitions.write().unwrap_or_else(|e| e.into_inner());
-        partitions.insert(partition, Arc::clone(state));
-    }
-
-    pub(super) fn is_bounded(&self) -> bool {
-        self.bounded
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Relaxed)
-    }
-
-    /// What ended the reading, if something did.
-    pub(super) fn failure(&self) -> Option<String> {
-        if !self.failed.load(Relaxed) {
-            return None;
-        }
-        lock(&self.failure).clone()
-    }
-
-    pub(super) fn fail(&self, error: &str) {
-        let error = self.options.scrub(error);
-        tracing::error!(topic = self.options.topic(), "{error}");
-        lock(&self.failure).get_or_insert(error);
-        self.failed.store(true, Relaxed);
-    }
-
-    pub(super) fn scrub(&self, text: &str) -> String {
-        self.options.scrub(text)
-    }
-
-    pub(super) fn take_news(&self, lane: usize) -> Vec<LaneNews> {
-        std::mem::take(&mut *lock(&self.inboxes[lane]))
-    }
-
-    fn tell(&self, partition: i32, news: LaneNews) {
-        lock(&self.inboxes[self.lane_of(partition)]).push(news);
-    }
-
-    pub(super) fn request(&self, request: Request) {
-        lock(&self.requests).push(request);
-    }
-
-    pub(super) fn record_gap(&self, gap: &Gap) {
-        tracing::warn!(
-            topic = self.options.topic(),
-            partition = gap.partition,
-            from = gap.from,
-            to = gap.to,
-            reason = ?gap.reason,
-            "messages could not be read"
-        );
-        let mut gaps = lock(&self.gaps);
-        if gaps.len() < GAPS_KEPT_MAX {
-            gaps.push(gap.clone());
+    /// Fetches a partition from `offset` on; what is wrong shows as the partition's error.
+    fn start(&self, partition: i32, offset: i64) {
+        let queue = &self.queues[self.shared.lane_of(partition)];
+        if let Err(code) = self.consumer.start(partition, offset, queue)
+            && let Some(state) = read(&self.shared.partitions).get(&partition)
+        {
+            let topic = self.shared.options.topic();
+            state.set_error(format!(
+                "cannot read topic {topic}, partition {partition}: {code}"
+            ));
         }
     }
 
-    fn status(&self) -> ReaderStatus {
-        let mut partition_error = None;
-        let mut partitions = BTreeMap::new();
-        for (partition, state) in read(&self.partitions).iter() {
-            let position = state.position.load(Relaxed);
-            let known = |offset: &AtomicI64| Some(offset.load(Relaxed)).filter(|o| *o >= 0);
-            let (low, high) = (known(&state.low), known(&state.high));
-            let error = lock(&state.error).clone();
-            if partition_error.is_none() {
-                partition_error.clone_from(&error);
-            }
-            let lag = high.map(|high| (high - position).max(0));
-            let lane = self.lane_of(*partition);
-            let status = PartitionStatus {
-                lane,
-                position,
-                low,
-                high,
-                lag,
-                error,
-            };
-            partitions.insert(*partition, status);
+    /// Puts what only librdkafka knows where everybody can read it.
+    fn note_progress(&self) {
+        let partitions = read(&self.shared.partitions).clone();
+        for (partition, state) in partitions {
+            let (low, high) = self.consumer.cached_watermarks(partition);
+            state.low.store(low.unwrap_or(-1), Relaxed);
+            state.high.store(high.unwrap_or(-1), Relaxed);
         }
-        ReaderStatus {
-            state: self.state(partition_error),
-            partitions,
-            bytes: self.bytes.load(Relaxed),
-            messages: self.messages.load(Relaxed),
-            errors: self.errors.load(Relaxed),
-            gaps: lock(&self.gaps).clone(),
-        }
-    }
-
-    fn state(&self, partition_error: Option<String>) -> ReaderState {
-        if let Some(error) = self.failure() {
-            return ReaderState::Failed { error };
-        }
-        if self.events.is_down() {
-            let cause = self.events.cause().map(|cause| cause.reason);
-            let error = self.scrub(&cause.unwrap_or_else(|| "no broker answers".to_owned()));
-            return ReaderState::Retrying { error };
-        }
-        match partition_error {
-            Some(error) => ReaderState::Retrying { error },
-            None => ReaderState::Running,
-        }
+        let fetched: usize = self.queues.iter().map(|queue| queue.len()).sum();
+        self.shared.fetched.store(fetched as u64, Relaxed);
     }
 }
 
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(|error| error.into_inner())
-}
-
-/// The reader's thread.
-fn serve(shared: Arc<Shared>) {
-    let mut refreshed = Instant::now();
-    let mut noted = Instant::now();
-    while !shared.is_closed() {
+/// The reader's thread; `begin` is the offset from which each partition is read.
+fn serve(reading: Reading, begin: &[(i32, i64)]) {
+    let shared = Arc::clone(&reading.shared);
+    let mut begin = Some(begin);
+    let (mut refreshed, mut noted) = (Instant::now(), Instant::now());
+    while !shared.is_closed() && shared.failure().is_none() {
         // Serves logs and errors, which arrive at the context; messages go to the lanes' queues.
-        let _ = shared.consumer.client().poll(EVENT_TIMEOUT);
-        let requests = std::mem::take(&mut *lock(&shared.requests));
-        for request in requests {
-            match request {
-                Request::Stop { partition } => shared.consumer.stop(partition),
-                Request::Relocate {
-                    partition,
-                    position,
-                } => relocate(&shared, partition, position),
-                Request::CheckEnd { partition, end } => check_end(&shared, partition, end),
-            }
+        let _ = reading.consumer.client().poll(EVENT_TIMEOUT);
+        if shared.is_doubted() && !confirm_topic(&reading) {
+            thread::sleep(REST);
+            continue;
         }
+        for (partition, offset) in begin.take().into_iter().flatten() {
+            reading.start(*partition, *offset);
+        }
+        answer_requests(&reading);
         if noted.elapsed() >= WATERMARK_INTERVAL {
-            note_watermarks(&shared);
+            reading.note_progress();
             noted = Instant::now();
         }
         let down = shared.events.is_down();
@@ -457,91 +190,146 @@ fn serve(shared: Arc<Shared>) {
             REFRESH_INTERVAL
         };
         if refreshed.elapsed() >= interval && !shared.is_closed() {
-            refresh(&shared);
+            refresh(&reading);
             refreshed = Instant::now();
         }
+        shared.rest(REST);
     }
-    let partitions: Vec<i32> = read(&shared.partitions).keys().copied().collect();
+    close(reading);
+}
+
+fn answer_requests(reading: &Reading) {
+    let requests = std::mem::take(&mut *lock(&reading.shared.requests));
+    for request in requests {
+        match request {
+            Request::Stop { partition } => reading.consumer.stop(partition),
+            Request::Relocate {
+                partition,
+                position,
+            } => relocate(reading, partition, position),
+            Request::CheckEnd { partition, end } => check_end(reading, partition, end),
+        }
+    }
+}
+
+/// Wakes the lanes and closes the connections once nobody uses them any more.
+fn close(reading: Reading) {
+    for queue in &reading.queues {
+        queue.interrupt();
+    }
+    let partitions: Vec<i32> = read(&reading.shared.partitions).keys().copied().collect();
     for partition in partitions {
-        shared.consumer.stop(partition);
+        reading.consumer.stop(partition);
     }
-    // Whoever lets go last closes the connections, which may take a while; a worker should not.
+    // Whoever lets go last closes the connections, which may take a while; a lane should not.
     let deadline = Instant::now() + Duration::from_secs(10);
-    while Arc::strong_count(&shared) > 1 && Instant::now() < deadline {
+    let in_use = || reading.queues.iter().any(|q| Arc::strong_count(q) > 1);
+    while in_use() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn note_watermarks(shared: &Shared) {
-    let partitions = read(&shared.partitions).clone();
-    for (partition, state) in partitions {
-        let (low, high) = shared.consumer.cached_watermarks(partition);
-        state.low.store(low.unwrap_or(-1), Relaxed);
-        state.high.store(high.unwrap_or(-1), Relaxed);
+/// Whether the topic is the one that the source was made on, or cannot be told from it. A topic
+/// deleted and created again has other messages under the same offsets: that ends the reading.
+fn confirm_topic(reading: &Reading) -> bool {
+    let shared = &reading.shared;
+    let Some(expected) = shared.options.topic_id() else {
+        return true;
+    };
+    let topic = shared.options.topic();
+    match identity::ask(&reading.consumer, QUESTION_TIMEOUT) {
+        Identity::Known(found) if found != expected => {
+            shared.fail(&format!(
+                "topic {topic} was deleted and created again since the source was created: its \
+                 offsets stand for other messages now; drop the source and create it again"
+            ));
+            false
+        }
+        Identity::Known(_) | Identity::Untold => {
+            shared.doubted.store(false, Relaxed);
+            true
+        }
+        Identity::NoAnswer(code) => {
+            let reason = code.to_string();
+            shared.events.unanswered(code, reason);
+            false
+        }
     }
 }
 
 /// Asks for the topic's partitions: finds new ones, and shows whether the broker answers.
-fn refresh(shared: &Shared) {
+fn refresh(reading: &Reading) {
+    let shared = &reading.shared;
     let topic = shared.options.topic();
-    let metadata = match shared
-        .consumer
-        .client()
-        .fetch_metadata(Some(topic), QUESTION_TIMEOUT)
-    {
+    let client = reading.consumer.client();
+    let metadata = match client.fetch_metadata(Some(topic), QUESTION_TIMEOUT) {
         Ok(metadata) => metadata,
         Err(error) => {
             let silence = complaint(&error);
             shared.events.unanswered(silence.code, silence.reason);
+            // A broker that comes back may come back with another topic of this name.
+            shared.doubt_topic();
             return;
         }
     };
-    shared.events.recovered();
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
         return;
     };
     match topic_error(found.error()) {
         None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-            let error = topic_not_found(&shared.options).message;
-            shared
-                .events
-                .unanswered(RDKafkaErrorCode::UnknownTopicOrPartition, error);
+        Some(code) => {
+            let error = match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition => {
+                    topic_not_found(&shared.options).message
+                }
+                code => format!("topic {topic}: {code}"),
+            };
+            shared.events.recovered();
+            shared.events.unanswered(code, error);
+            shared.doubt_topic();
+            return;
         }
-        Some(code) => shared
-            .events
-            .unanswered(code, format!("topic {topic}: {code}")),
     }
-    if shared.bounded {
+    if !confirm_topic(reading) {
+        return;
+    }
+    shared.events.recovered();
+    if shared.is_bounded() {
         return;
     }
     for partition in found.partitions().iter().map(|partition| partition.id()) {
         if !read(&shared.partitions).contains_key(&partition) {
-            start_new_partition(shared, partition);
+            start_new_partition(reading, partition);
         }
     }
 }
 
 /// A partition that did not exist when the source was created belongs to it from its beginning.
-fn start_new_partition(shared: &Shared, partition: i32) {
+fn start_new_partition(reading: &Reading, partition: i32) {
+    let shared = &reading.shared;
     tracing::info!(topic = shared.options.topic(), partition, "new partition");
     let state = PartitionState::new(0);
     shared.add_partition(partition, &state);
     let started = LaneNews::Started {
         partition,
         offset: 0,
-        state: Arc::clone(&state),
+        state,
     };
     shared.tell(partition, started);
-    if let Err(error) = shared.start(partition, 0) {
-        state.set_error(error.message);
-    }
+    reading.start(partition, 0);
 }
 
 /// Goes on after a position that the broker does not have.
-fn relocate(shared: &Shared, partition: i32, position: i64) {
+fn relocate(reading: &Reading, partition: i32, position: i64) {
+    if !confirm_topic(reading) {
+        return reading.shared.request(Request::Relocate {
+            partition,
+            position,
+        });
+    }
+    let shared = &reading.shared;
     let topic = shared.options.topic();
-    let client = shared.consumer.client();
+    let client = reading.consumer.client();
     let (low, high) = match client.fetch_watermarks(topic, partition, QUESTION_TIMEOUT) {
         Ok(watermarks) => watermarks,
         // Asked again on the next round, unless the reader is closed by then.
@@ -569,21 +357,15 @@ fn relocate(shared: &Shared, partition: i32, position: i64) {
     };
     let gap = (low > position).then_some(gap);
     shared.tell(partition, LaneNews::Relocated { partition, gap });
-    if let Err(error) = shared.start(partition, resume)
-        && let Some(state) = read(&shared.partitions).get(&partition)
-    {
-        state.set_error(error.message);
-    }
+    reading.start(partition, resume);
 }
 
 /// A topic that ends before what was read from it earlier will never get there.
-fn check_end(shared: &Shared, partition: i32, end: i64) {
+fn check_end(reading: &Reading, partition: i32, end: i64) {
+    let shared = &reading.shared;
     let topic = shared.options.topic();
-    match shared
-        .consumer
-        .client()
-        .fetch_watermarks(topic, partition, QUESTION_TIMEOUT)
-    {
+    let client = reading.consumer.client();
+    match client.fetch_watermarks(topic, partition, QUESTION_TIMEOUT) {
         Ok((_, high)) if high < end => shared.fail(&format!(
             "topic {topic}, partition {partition}: it ends at {high}, before the offset {end} \
              that was read from it earlier, so it was truncated or created anew; drop the source \

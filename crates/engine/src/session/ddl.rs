@@ -70,7 +70,8 @@ impl Session {
         let options = KafkaOptions::parse(&create.options.0)?;
         let json = json_options(create)?;
         let probed = options.clone();
-        let start = blocking(move || kafka::probe(&probed)).await?;
+        let probed = blocking(move || kafka::probe(&probed)).await?;
+        let options = options.for_topic(probed.topic_id);
         let columns = create
             .columns
             .iter()
@@ -78,7 +79,7 @@ impl Session {
         let columns = Schema::new(columns);
         let id = shared.catalog.next_id();
         let relation = Relation::new(id, &schema, name, columns.clone(), RelationKind::Source);
-        let source = Arc::new(Source::new(id, name, options, columns, json, start));
+        let source = Arc::new(Source::new(id, name, options, columns, json, probed.start));
         shared.coordinator.send(Request::CreateSource(id));
         let body = Body::Source {
             relation: Arc::new(relation),

@@ -1,6 +1,7 @@
 //! Starting and ending a whole server: engine, Postgres port, HTTP port.
 
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +16,9 @@ use crate::shutdown::{Shutdown, ended};
 use crate::{http, pgwire};
 
 /// How long sinks have to write out what they hold when the server ends.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
+/// How long the whole end may take.
+const END_MAX: Duration = Duration::from_secs(10);
 const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -95,19 +98,14 @@ impl Running {
 
     /// Ends clients' connections, then the engine.
     pub async fn stop(self) {
+        let _ended = end_in_any_case();
         self.shutdown.send_replace(true);
-        let engine = self.engine;
-        let ended = async {
-            for task in self.tasks {
-                if let Err(error) = task.await {
-                    tracing::error!(%error, "a server task failed");
-                }
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a server task failed");
             }
-            engine.shutdown(GRACE).await;
-        };
-        if tokio::time::timeout(GRACE * 2, ended).await.is_err() {
-            tracing::error!("not everything ended in time; ending anyway");
         }
+        self.engine.shutdown(GRACE).await;
     }
 
     /// The `psql` line that connects to this server.
@@ -118,6 +116,19 @@ impl Running {
         };
         format!("psql -h {host} -p {} -d dev -U root", self.sql.port())
     }
+}
+
+/// Ends the process when the guard is still there after `END_MAX`. It is a thread of its own,
+/// because what hangs may hang in the runtime's threads.
+fn end_in_any_case() -> mpsc::Sender<()> {
+    let (guard, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(END_MAX) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("not everything ended within {END_MAX:?}; ending anyway");
+            std::process::exit(1);
+        }
+    });
+    guard
 }
 
 async fn bind(address: &str, flag: &str) -> Result<TcpListener> {
