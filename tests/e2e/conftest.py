@@ -80,6 +80,13 @@ _redis_acl, redis_acl = _redis_fixture("redis_acl", acl=True, tls=False)
 _redis_tls, redis_tls = _redis_fixture("redis_tls", acl=True, tls=True)
 
 
+@pytest.fixture
+def forgetful_redis(workdir):
+    """A Redis that has lost everything when it is started again."""
+    with Redis(workdir / f"forgetful-{next(_numbers)}", durable=False) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def postgres(workdir):
     with Postgres(workdir / "postgres") as server:

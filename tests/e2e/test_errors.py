@@ -111,6 +111,14 @@ def test_wrong_redis_password(ruslo, table, redis_acl, redis_tls):
     assert ruslo.rows("SHOW SINKS") == []
 
 
+def test_redis_with_and_without_tls(ruslo, table, redis, redis_tls):
+    """Who takes one for the other is told so."""
+    plain = str(fails(ruslo, sink_statement(redis.url.replace("redis://", "rediss://"))))
+    assert "does the port speak TLS" in plain, plain
+    tls = str(fails(ruslo, sink_statement(redis_tls.url.replace("rediss://", "redis://"))))
+    assert "does the port expect TLS" in tls, tls
+
+
 def test_sink_options(ruslo, table, redis):
     def error(tail, **options):
         return str(fails(ruslo, sink_statement(redis.url, tail, **options)))
@@ -125,6 +133,8 @@ def test_sink_options(ruslo, table, redis):
     assert "name" in error(f"{template} (key_format='{{name}}', value_format='{{name}}')")
     assert "colour" in error("FORMAT UPSERT ENCODE JSON (colour='red')")
     assert "nothing" in error("FORMAT UPSERT ENCODE JSON", key="nothing")
+    named = fails(ruslo, sink_statement(redis.url, "FORMAT UPSERT ENCODE JSON", key="ID"))
+    assert "id, name" in named.diag.message_hint
     assert ruslo.rows("SHOW SINKS") == []
 
 
@@ -133,8 +143,8 @@ def test_secrets_stay_hidden(ruslo, kafka, topic, redis_acl):
     ruslo.execute(
         secured(kafka, topic),
         "CREATE MATERIALIZED VIEW v AS SELECT event, count(*) FROM s GROUP BY event",
-        "CREATE SINK k FROM v WITH (connector='redis', primary_key='event',"
-        f" redis.url='{redis_acl.url}') FORMAT UPSERT ENCODE JSON",
+        "CREATE SINK k FROM v WITH (connector='redis', /* redis-secret */ primary_key='event',"
+        f" redis.url='{redis_acl.url}') -- {kafka.password}\n FORMAT UPSERT ENCODE JSON",
     )
     shown = [str(ruslo.rows(f"SHOW CREATE {what}")) for what in ("SOURCE s", "SINK k")]
     relations = ruslo.rows(

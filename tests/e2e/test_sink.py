@@ -108,6 +108,82 @@ def test_two_key_columns(ruslo, redis):
     )
 
 
+@pytest.mark.parametrize("tail", ["JSON", "TEMPLATE (key_format='{name}', value_format='{id}={n}')"])
+def test_a_key_that_rows_share_stays_while_one_is_left(ruslo, redis, tail):
+    """The greatest row of a key is written; when it goes the next one takes its place."""
+    ruslo.execute(
+        TABLE,
+        "INSERT INTO t VALUES (1, 'a', 10), (2, 'a', 20), (3, 'b', 30)",
+        sink(redis, f"UPSERT ENCODE {tail}", key="name"),
+    )
+
+    def key(name: str) -> str:
+        return name if "TEMPLATE" in tail else json.dumps({"name": name}, separators=(",", ":"))
+
+    def value(id: int, name: str, n: int) -> str:
+        row = {"id": id, "n": n, "name": name}
+        return f"{id}={n}" if "TEMPLATE" in tail else json.dumps(row, separators=(",", ":"))
+
+    b = {key("b"): value(3, "b", 30)}
+    assert_holds(redis, {key("a"): value(2, "a", 20)} | b)
+    ruslo.execute("DELETE FROM t WHERE id = 2")
+    assert_holds(redis, {key("a"): value(1, "a", 10)} | b)
+    ruslo.execute("INSERT INTO t VALUES (0, 'a', 5), (4, 'a', 40)")
+    assert_holds(redis, {key("a"): value(4, "a", 40)} | b)
+    ruslo.execute("DELETE FROM t WHERE id > 0 AND name = 'a'")
+    assert_holds(redis, {key("a"): value(0, "a", 5)} | b)
+    ruslo.execute("DELETE FROM t WHERE name = 'a'")
+    assert_holds(redis, b)
+
+
+def test_null_and_the_text_null_share_a_key(ruslo, redis):
+    ruslo.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, name varchar)",
+        "INSERT INTO t VALUES (1, NULL), (2, 'NULL'), (3, 'x')",
+        "CREATE MATERIALIZED VIEW v AS SELECT name, count(*) AS n FROM t GROUP BY name",
+        sink(redis, "UPSERT ENCODE TEMPLATE (key_format='{name}', value_format='{n}')", "name")
+        .replace("FROM t", "FROM v"),
+    )
+    assert_holds(redis, {"NULL": "1", "x": "1"})
+    ruslo.execute("DELETE FROM t WHERE id = 2")
+    wait_until(lambda: ruslo.value("SELECT waiting FROM ruslo.sinks") == 0)
+    assert_holds(redis, {"NULL": "1", "x": "1"})
+    ruslo.execute("DELETE FROM t WHERE id = 1")
+    assert_holds(redis, {"x": "1"})
+
+
+FORMATS = [
+    "UPSERT ENCODE TEMPLATE (key_format='{id}', value_format='{n}')",
+    "PLAIN ENCODE TEMPLATE (force_append_only='true', key_format='{id}', value_format='{n}')",
+]
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+@pytest.mark.parametrize("tail", FORMATS, ids=["upsert", "plain"])
+def test_a_redis_that_comes_back_empty_is_filled_again(ruslo, forgetful_redis, tail, busy):
+    redis = forgetful_redis
+    ruslo.execute(
+        TABLE,
+        "INSERT INTO t SELECT i, 'x', i FROM generate_series(1, 3000) AS g(i)",
+        sink(redis, tail),
+    )
+    expected = {str(i): str(i) for i in range(1, 3001)}
+    assert_holds(redis, expected)
+    redis.stop()
+    if busy:
+        ruslo.execute("UPDATE t SET n = n + 1 WHERE id <= 10")
+    redis.start()
+    assert len(redis.contents()) < 3000
+    if busy:
+        for _ in range(5):
+            ruslo.execute("UPDATE t SET n = n + 1 WHERE id <= 10")
+        expected |= {str(i): str(i + 6) for i in range(1, 11)}
+    assert_holds(redis, expected)
+    resends, operations = ruslo.rows("SELECT resends, operations FROM ruslo.sinks")[0]
+    assert resends == 1 and operations >= 6000
+    assert ruslo.metrics()['ruslo_sink_resends_total{sink="k"}'] == 1
+
+
 def test_sinks_are_visible(ruslo, redis):
     ruslo.execute(TABLE, sink(redis, "UPSERT ENCODE JSON"))
     assert "k" in str(ruslo.rows("SHOW SINKS"))

@@ -10,7 +10,10 @@ PASSWORD = "redis-secret-4Zk"
 
 
 class Redis(Server):
-    """A server whose data survive `stop` and `start`, as a hosted Redis's would."""
+    """A server whose data survive `stop` and `start`, as a hosted Redis's would.
+
+    With `durable=False` it comes back empty, as one that is only a cache.
+    """
 
     stop_timeout_s = 10
 
@@ -20,11 +23,13 @@ class Redis(Server):
         name: str = "redis",
         acl: bool = False,
         tls: Authority | None = None,
+        durable: bool = True,
     ):
         self.name = name
         super().__init__(directory)
         self.acl = acl
         self.tls = tls
+        self.durable = durable
         self.port = free_port()
 
     @property
@@ -36,7 +41,7 @@ class Redis(Server):
     def command(self):
         arguments = [
             "redis-server", "--bind", "127.0.0.1", "--dir", str(self.directory),
-            "--appendonly", "yes", "--save", "", "--daemonize", "no",
+            "--appendonly", "yes" if self.durable else "no", "--save", "", "--daemonize", "no",
         ]  # fmt: skip
         if self.tls:
             arguments += [

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  workers ──SinkChanges──> pending ──(visible, all workers)──> net change ──> dirty keys
-//!                                                                                 │ batches
-//!                                                             Redis <──pipeline───┘ with retry
+//!                                                                  ^              │ batches
+//!              a server without its data ──> peek of the whole view┘ Redis <──────┘ with retry
 //! ```
 //!
 //! A sink writes only what is visible to everybody, never a time that could still change. While
@@ -11,6 +11,13 @@
 //! under way yet, so memory is bounded by the number of keys, and what arrives in the end is the
 //! view's value. A write that fails is repeated until it succeeds: at least once, never an older
 //! value after a newer one.
+//!
+//! A server that was started anew may have lost what it held. Then all of the view is written
+//! again: changes wait until the view has been read at one time, and are taken up to exactly that
+//! time before its rows are added to what is to be written.
+
+mod encoding;
+mod keys;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,31 +25,26 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 use ruslo_connector::redis::{RedisOp, RedisWriter};
 use ruslo_dataflow::arranged_columns;
-use ruslo_format::{JsonEncoder, Template};
-use ruslo_repr::{Diff, Result, RowBytes, RowCodec, Schema, Time};
+use ruslo_repr::row::batch_of;
+use ruslo_repr::{Diff, ObjectId, Result, RowBytes, RowCodec, Schema, Time};
 use tokio::sync::{mpsc, watch};
 
-use crate::coordinator::SinkChanges;
+pub(crate) use self::encoding::{Clash, Encoding};
+use self::keys::{Dirty, SharedKeys};
+use crate::coordinator::{Coordinator, PeekTarget, PeekedRows, ReadHold, Request, SinkChanges};
 
 /// Operations in one pipeline at most.
 const BATCH_OPS_MAX: usize = 1000;
+/// Rows decoded at once.
+const CHUNK_ROWS: usize = 8192;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// How a sink turns rows into keys and values.
-pub(crate) enum Encoding {
-    Json {
-        key: JsonEncoder,
-        value: JsonEncoder,
-    },
-    Template {
-        key: Template,
-        value: Template,
-    },
-}
+/// How often a sink that has nothing to write looks whether the server is still the same.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A sink as the catalog and `ruslo.sinks` see it.
 pub(crate) struct Sink {
@@ -61,8 +63,12 @@ pub(crate) struct SinkStatus {
     pub(crate) acknowledged: Time,
     pub(crate) operations: u64,
     pub(crate) retries: u64,
+    /// How often all of the view was written again, to a server that had been started anew.
+    pub(crate) resends: u64,
     /// Keys that changed and are not written yet.
     pub(crate) waiting: usize,
+    /// Bytes of what is not written yet, and of the rows of shared keys.
+    pub(crate) bytes: usize,
 }
 
 impl Sink {
@@ -83,32 +89,54 @@ impl Sink {
 
 /// What an export task needs to know of its view and its sink.
 pub(crate) struct ExportConfig {
+    /// The view, and the first time at which it can be read.
+    pub(crate) from: ObjectId,
+    pub(crate) readable_from: Time,
     pub(crate) schema: Schema,
     /// The key by which the view is arranged: rows come in arranged order.
     pub(crate) arranged_by: Vec<usize>,
     pub(crate) encoding: Encoding,
     /// Whether a row that went away removes its key (UPSERT) or is passed over.
     pub(crate) deletes: bool,
+    pub(crate) clash: Clash,
     pub(crate) workers: usize,
+    pub(crate) coordinator: Coordinator,
 }
 
 type Flush = Pin<Box<dyn Future<Output = RedisWriter> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<(ReadHold, PeekedRows)>> + Send>>;
+
+/// Where the writing of the whole view stands.
+enum Resend {
+    No,
+    /// No change is taken meanwhile, so that the time that is read is not behind what was taken.
+    Reading(Reading),
+    /// Changes are taken up to the time of these rows.
+    Read(ReadHold, PeekedRows),
+}
 
 /// The running end of a sink.
 pub(crate) struct Export {
     sink: Arc<Sink>,
+    from: ObjectId,
+    readable_from: Time,
+    coordinator: Coordinator,
     encoding: Encoding,
     deletes: bool,
+    clash: Clash,
     codec: RowCodec,
     arranged_schema: Schema,
     /// Position in the arranged row of each column of the view.
     columns: Vec<usize>,
     schema: Schema,
     pending: Vec<(RowBytes, Time, Diff)>,
+    pending_bytes: usize,
     uppers: Vec<Time>,
-    dirty: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    dirty: Dirty,
+    shared: SharedKeys,
     /// Everything up to this time is in `dirty` or beyond.
     taken: Time,
+    resend: Resend,
 }
 
 impl Export {
@@ -128,16 +156,23 @@ impl Export {
         }
         let export = Export {
             sink,
+            from: config.from,
+            readable_from: config.readable_from,
+            coordinator: config.coordinator,
             encoding: config.encoding,
             deletes: config.deletes,
+            clash: config.clash,
             codec: RowCodec::new(&arranged_schema.types())?,
             arranged_schema,
             columns,
             schema: config.schema,
             pending: vec![],
+            pending_bytes: 0,
             uppers: vec![0; config.workers],
-            dirty: HashMap::new(),
+            dirty: Dirty::default(),
+            shared: SharedKeys::default(),
             taken: 0,
+            resend: Resend::No,
         };
         tokio::spawn(export.run(writer, changes, visible));
         Ok(())
@@ -152,6 +187,8 @@ impl Export {
         let mut stop = self.sink.stop.subscribe();
         let mut idle = Some(writer);
         let mut flush: Option<Flush> = None;
+        let mut check = tokio::time::interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let flushed = async {
                 match &mut flush {
@@ -159,6 +196,7 @@ impl Export {
                     None => std::future::pending().await,
                 }
             };
+            let mut check_now = false;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 change = changes.recv() => match change {
@@ -168,46 +206,71 @@ impl Export {
                 changed = visible.changed() => if changed.is_err() {
                     return;
                 },
+                read = self.resend.read() => self.read(read),
                 writer = flushed => {
                     flush = None;
                     idle = Some(writer);
                 }
+                _ = check.tick() => check_now = true,
             }
             let visible = *visible.borrow_and_update();
-            if let Err(error) = self.take_visible(visible) {
+            if let Err(error) = self.advance(visible) {
                 tracing::error!(sink = self.sink.name, %error, "cannot encode rows for the sink");
                 self.sink.status.lock().error = Some(error.to_string());
             }
-            if let Some(writer) = idle.take() {
-                match self.dirty.is_empty() {
-                    true => {
-                        self.sink.status.lock().acknowledged = self.taken;
-                        idle = Some(writer);
-                    }
+            if let Some(mut writer) = idle.take() {
+                if writer.take_restarted() {
+                    self.start_resend();
+                }
+                match self.dirty.is_empty() && !check_now {
+                    true => idle = Some(writer),
                     false => flush = Some(self.flush(writer)),
                 }
             }
-            self.sink.status.lock().waiting = self.dirty.len();
+            self.note_status(flush.is_none());
         }
     }
 
+    fn note_status(&self, idle: bool) {
+        let mut status = self.sink.status.lock();
+        if idle && self.dirty.is_empty() && matches!(self.resend, Resend::No) {
+            status.acknowledged = self.taken;
+        }
+        status.waiting = self.dirty.len();
+        status.bytes = self.dirty.bytes() + self.pending_bytes + self.shared.bytes();
+    }
+
     fn receive(&mut self, change: SinkChanges) {
+        self.pending_bytes += bytes_of(&change.updates);
         self.pending.extend(change.updates);
         let upper = &mut self.uppers[change.worker];
         *upper = (*upper).max(change.upper);
     }
 
-    /// Turns the updates that everybody may see into dirty keys.
-    fn take_visible(&mut self, visible: Time) -> Result<()> {
+    /// Takes what everybody may see, and the whole view once that has been read.
+    fn advance(&mut self, visible: Time) -> Result<()> {
+        match &self.resend {
+            Resend::No => self.take(visible),
+            Resend::Reading(_) => Ok(()),
+            Resend::Read(hold, _) => {
+                let time = hold.time;
+                self.take(visible.min(time))?;
+                if self.taken < time {
+                    return Ok(());
+                }
+                if let Resend::Read(_, rows) = std::mem::replace(&mut self.resend, Resend::No) {
+                    self.add_all(rows)?;
+                }
+                self.take(visible)
+            }
+        }
+    }
+
+    /// Turns the updates up to `visible` into dirty keys, as far as every worker has said them.
+    fn take(&mut self, visible: Time) -> Result<()> {
         // Times below every worker's upper are complete here.
-        let complete = self
-            .uppers
-            .iter()
-            .copied()
-            .min()
-            .unwrap_or(0)
-            .saturating_sub(1);
-        let until = complete.min(visible);
+        let uppers = self.uppers.iter().copied().min().unwrap_or(0);
+        let until = uppers.saturating_sub(1).min(visible);
         if until <= self.taken {
             return Ok(());
         }
@@ -220,53 +283,142 @@ impl Export {
             }
             !take
         });
+        self.pending_bytes = bytes_of(&self.pending);
         net.retain(|_, diff| *diff != 0);
         if net.is_empty() {
             return Ok(());
         }
-        // A key that goes and comes at once is set: deletes first.
-        let (gone, set): (Vec<_>, Vec<_>) = net.into_iter().partition(|(_, diff)| *diff < 0);
-        if self.deletes {
-            self.encode(&gone, false)?;
+        // A key that goes and comes at once is set: deletes first. The greatest row comes last.
+        let mut net: Vec<(RowBytes, Diff)> = net.into_iter().collect();
+        if self.clash != Clash::None {
+            net.sort_unstable();
         }
-        self.encode(&set, true)
+        let (gone, set): (Vec<_>, Vec<_>) = net.into_iter().partition(|(_, diff)| *diff < 0);
+        match self.deletes {
+            true => self.upsert(gone, set),
+            false => self.set(&set, |_| true),
+        }
     }
 
-    fn encode(&mut self, rows: &[(RowBytes, Diff)], set: bool) -> Result<()> {
-        let rows: Vec<&[u8]> = rows.iter().map(|(row, _)| row.as_slice()).collect();
-        for rows in rows.chunks(8192) {
-            let arranged = self
-                .codec
-                .decode_batch(&self.arranged_schema, rows.iter().copied())?;
-            let columns = self
-                .columns
-                .iter()
-                .map(|&c| arranged.column(c).clone())
-                .collect();
-            let batch = ruslo_repr::row::batch_of(&self.schema, columns, rows.len())?;
-            for row in 0..rows.len() {
-                let (key, value) = self.encoding.encode(&batch, row, set);
-                self.dirty.insert(key, value);
+    fn upsert(&mut self, gone: PeekedRows, set: PeekedRows) -> Result<()> {
+        // The rows that stood for the shared keys before.
+        let mut before: HashMap<Vec<u8>, Option<RowBytes>> = HashMap::new();
+        let mut alone = vec![];
+        for (rows, deleted) in [(gone, true), (set, false)] {
+            for chunk in rows.chunks(CHUNK_ROWS) {
+                let batch = self.decode(chunk)?;
+                for (at, (row, diff)) in chunk.iter().enumerate() {
+                    let key = self.encoding.key(&batch, at);
+                    if self.clash.concerns(&key) {
+                        let old = || self.shared.winner(&key).cloned();
+                        before.entry(key.clone()).or_insert_with(old);
+                        self.shared.update(&key, row.clone(), *diff);
+                    } else {
+                        let value = (!deleted).then(|| self.encoding.value(&batch, at));
+                        alone.push((key, value));
+                    }
+                }
+            }
+        }
+        for (key, value) in alone {
+            self.dirty.insert(key, value);
+        }
+        let mut winners = vec![];
+        for (key, before) in before {
+            match self.shared.winner(&key) {
+                now if now == before.as_ref() => {}
+                None => self.dirty.insert(key, None),
+                Some(row) => winners.push((row.clone(), 1)),
+            }
+        }
+        self.set(&winners, |_| true)
+    }
+
+    /// Makes the keys of `rows` dirty that `wanted` agrees to.
+    fn set(&mut self, rows: &[(RowBytes, Diff)], wanted: impl Fn(&[u8]) -> bool) -> Result<()> {
+        for chunk in rows.chunks(CHUNK_ROWS) {
+            let batch = self.decode(chunk)?;
+            for row in 0..chunk.len() {
+                let key = self.encoding.key(&batch, row);
+                if wanted(&key) {
+                    let value = self.encoding.value(&batch, row);
+                    self.dirty.insert(key, Some(value));
+                }
             }
         }
         Ok(())
     }
 
-    /// Takes some dirty keys and writes them, however long it takes.
+    fn decode(&self, rows: &[(RowBytes, Diff)]) -> Result<RecordBatch> {
+        let bytes = rows.iter().map(|(row, _)| row.as_slice());
+        let arranged = self.codec.decode_batch(&self.arranged_schema, bytes)?;
+        let columns = self.columns.iter().map(|&c| arranged.column(c).clone());
+        batch_of(&self.schema, columns.collect(), rows.len())
+    }
+
+    /// Begins to write the whole view again; one that is under way is given up for it.
+    fn start_resend(&mut self) {
+        tracing::warn!(
+            sink = self.sink.name,
+            "the server was started anew and may have lost its data: writing all of the view again"
+        );
+        self.sink.status.lock().resends += 1;
+        let (coordinator, id) = (self.coordinator.clone(), self.from);
+        let at_least = self.taken.max(self.readable_from);
+        self.resend = Resend::Reading(Box::pin(async move {
+            let read = |reply| Request::Read { at_least, reply };
+            let hold = coordinator.ask(read).await?;
+            let target = PeekTarget {
+                id,
+                errors: false,
+                keys: None,
+                limit: None,
+            };
+            let rows = coordinator.peek(target, &hold).await?;
+            Ok((hold, rows))
+        }));
+    }
+
+    fn read(&mut self, read: Result<(ReadHold, PeekedRows)>) {
+        self.resend = match read {
+            Ok((hold, rows)) => Resend::Read(hold, rows),
+            Err(error) => {
+                tracing::error!(sink = self.sink.name, %error, "cannot read the view again");
+                Resend::No
+            }
+        };
+    }
+
+    /// Adds the view's rows to what is to be written. All changes up to their time were taken, so
+    /// a key that is dirty already has its value of that time.
+    fn add_all(&mut self, mut rows: PeekedRows) -> Result<()> {
+        rows.sort_unstable();
+        let dirty = std::mem::take(&mut self.dirty);
+        let added = self.set(&rows, |key| !dirty.contains(key));
+        self.dirty.extend(dirty);
+        added
+    }
+
+    /// Takes some dirty keys and writes them, however long it takes. With none it only looks
+    /// whether the server is there.
     fn flush(&mut self, mut writer: RedisWriter) -> Flush {
-        let keys: Vec<Vec<u8>> = self.dirty.keys().take(BATCH_OPS_MAX).cloned().collect();
-        let ops = keys.into_iter().filter_map(|key| {
-            let (key, value) = self.dirty.remove_entry(&key)?;
-            Some(match value {
-                Some(value) => RedisOp::Set { key, value },
-                None => RedisOp::Del { key },
-            })
+        let keys = self.dirty.take(BATCH_OPS_MAX).into_iter();
+        let ops = keys.map(|(key, value)| match value {
+            Some(value) => RedisOp::Set { key, value },
+            None => RedisOp::Del { key },
         });
         let ops: Vec<RedisOp> = ops.collect();
         let sink = self.sink.clone();
         Box::pin(async move {
             let mut backoff = BACKOFF_MIN;
-            while let Err(error) = writer.write(&ops).await {
+            loop {
+                let done = match ops.is_empty() {
+                    true => writer.check().await,
+                    false => writer.write(&ops).await,
+                };
+                let Err(error) = done else {
+                    break;
+                };
                 sink.failed(&error.to_string());
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -274,6 +426,20 @@ impl Export {
             sink.succeeded(ops.len() as u64);
             writer
         })
+    }
+}
+
+fn bytes_of(updates: &[(RowBytes, Time, Diff)]) -> usize {
+    updates.iter().map(|(row, _, _)| row.len()).sum()
+}
+
+impl Resend {
+    /// Resolves when the view has been read; never where it is not being read.
+    async fn read(&mut self) -> Result<(ReadHold, PeekedRows)> {
+        match self {
+            Resend::Reading(reading) => reading.await,
+            Resend::No | Resend::Read(..) => std::future::pending().await,
+        }
     }
 }
 
@@ -289,7 +455,6 @@ impl Sink {
         }
         status.error = Some(error.to_string());
         status.retries += 1;
-        metrics::counter!("ruslo_sink_retries_total", "sink" => self.name.clone()).increment(1);
     }
 
     fn succeeded(&self, operations: u64) {
@@ -298,39 +463,5 @@ impl Sink {
             tracing::info!(sink = self.name, "the sink writes again");
         }
         status.operations += operations;
-        metrics::counter!("ruslo_sink_operations_total", "sink" => self.name.clone())
-            .increment(operations);
-    }
-}
-
-impl Encoding {
-    fn encode(
-        &self,
-        batch: &arrow::record_batch::RecordBatch,
-        row: usize,
-        set: bool,
-    ) -> (Vec<u8>, Option<Vec<u8>>) {
-        match self {
-            Encoding::Template { key, value } => {
-                let mut key_text = String::new();
-                key.write(batch, row, &mut key_text);
-                let value = set.then(|| {
-                    let mut text = String::new();
-                    value.write(batch, row, &mut text);
-                    text.into_bytes()
-                });
-                (key_text.into_bytes(), value)
-            }
-            Encoding::Json { key, value } => {
-                let mut key_text = Vec::new();
-                key.write(batch, row, &mut key_text);
-                let value = set.then(|| {
-                    let mut text = Vec::new();
-                    value.write(batch, row, &mut text);
-                    text
-                });
-                (key_text, value)
-            }
-        }
     }
 }

@@ -90,6 +90,7 @@ pub(crate) fn relations() -> Vec<(&'static str, Schema)> {
                 ("operations", Int64),
                 ("retries", Int64),
                 ("waiting", Int64),
+                ("resends", Int64),
             ]),
         ),
         (
@@ -299,6 +300,7 @@ fn sinks(objects: &[Arc<Object>]) -> Vec<ArrayRef> {
         ints(sinks.iter().map(|(_, status)| count(status.operations))),
         ints(sinks.iter().map(|(_, status)| count(status.retries))),
         ints(sinks.iter().map(|(_, status)| count(status.waiting as u64))),
+        ints(sinks.iter().map(|(_, status)| count(status.resends))),
     ]
 }
 

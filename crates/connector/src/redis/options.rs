@@ -3,7 +3,7 @@
 //! What keys and values look like is the `format` crate's business; here options are checked for
 //! being known, complete and fitting each other.
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError};
 use ruslo_repr::{Error, Result};
 
 use crate::options::{OptionReader, Secret, invalid, scrub};
@@ -104,6 +104,23 @@ impl RedisOptions {
 
     pub(super) fn urls(&self) -> impl Iterator<Item = &str> {
         self.urls.iter().map(Secret::expose)
+    }
+
+    /// What to try when connecting fails as it does where one side speaks TLS and the other not.
+    pub(super) fn tls_hint(&self, error: &RedisError) -> &'static str {
+        const HANDSHAKE: [&str; 4] = ["InvalidContentType", "corrupt message", "handshake", "eof"];
+        let text = error.to_string();
+        if self.urls().any(|url| url.starts_with("rediss://")) {
+            let other_language = HANDSHAKE.iter().any(|words| text.contains(words));
+            return match other_language && !error.is_connection_refusal() {
+                true => "; does the port speak TLS? redis:// connects without",
+                false => "",
+            };
+        }
+        match error.is_connection_dropped() && !error.is_connection_refusal() {
+            true => "; does the port expect TLS? rediss:// connects with it",
+            false => "",
+        }
     }
 
     /// Blanks this sink's secrets in a text of the client library.

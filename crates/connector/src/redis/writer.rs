@@ -11,6 +11,9 @@
 //! flight. So the next connection first makes the server drop the one before it, named by id and
 //! address, before it writes anything. A writer owns its connection alone and has one pipeline
 //! under way at a time, which keeps order and bounds memory.
+//!
+//! A server that was started anew, or another one in its place, may not have what was written
+//! before. It tells a run id that is new with every start: the writer compares, its owner decides.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -100,6 +103,8 @@ pub struct RedisWriter {
     connection: Option<Connection>,
     /// Connections that were given up and may have commands in flight.
     abandoned: Vec<ServerSide>,
+    run_id: Option<String>,
+    restarted: bool,
 }
 
 enum Target {
@@ -132,9 +137,40 @@ impl RedisWriter {
             target,
             connection: None,
             abandoned: Vec::new(),
+            run_id: None,
+            restarted: false,
         };
         writer.reconnect().await?;
+        if writer.run_id.is_none() {
+            tracing::info!(
+                server = writer.options.address(),
+                "INFO does not tell a run id: a server that comes back empty is not noticed"
+            );
+        }
         Ok(writer)
+    }
+
+    /// Whether the server was started anew since the last call. Never true of a cluster, nor of a
+    /// server that keeps its run id from the user.
+    pub fn take_restarted(&mut self) -> bool {
+        std::mem::take(&mut self.restarted)
+    }
+
+    /// Asks for a sign of life. Connects anew where the connection is gone.
+    pub async fn check(&mut self) -> Result<(), SinkError> {
+        if self.connection.is_none() {
+            return self.reconnect().await;
+        }
+        let ping = Cmd::ping();
+        let answered = match self.connection.as_mut() {
+            Some(Connection::Single(connection, _)) => ping.exec_async(connection).await,
+            Some(Connection::Cluster(connection)) => ping.exec_async(connection).await,
+            None => return Ok(()),
+        };
+        answered.map_err(|error| {
+            self.give_up_connection();
+            describe(&error, &self.options)
+        })
     }
 
     /// Writes all of `ops` in order, or fails; what was written then is unknown, and the whole
@@ -199,8 +235,17 @@ impl RedisWriter {
             Target::Single(client) => connect_single(client, &self.abandoned).await,
             Target::Cluster(client) => connect_cluster(client).await,
         };
-        self.connection = Some(connected.map_err(|error| describe(&error, &self.options))?);
+        let (connection, run_id) = connected.map_err(|error| {
+            let mut described = describe(&error, &self.options);
+            described.message.push_str(self.options.tls_hint(&error));
+            described
+        })?;
+        self.connection = Some(connection);
         self.abandoned.clear();
+        if let Some(run_id) = run_id {
+            let before = self.run_id.replace(run_id);
+            self.restarted |= before.is_some() && before != self.run_id;
+        }
         Ok(())
     }
 }
@@ -216,10 +261,13 @@ impl Target {
     }
 }
 
+/// The connection, and the server's run id if it tells.
+type Connected = (Connection, Option<String>);
+
 async fn connect_single(
     client: &Client,
     abandoned: &[ServerSide],
-) -> Result<Connection, RedisError> {
+) -> Result<Connected, RedisError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT));
@@ -238,7 +286,18 @@ async fn connect_single(
         .query_async::<String>(&mut connection)
         .await;
     let server_side = survive_refusal(info)?.and_then(|info| ServerSide::parse(&info));
-    Ok(Connection::Single(connection, server_side))
+    let mut info = redis::cmd("INFO");
+    let info = info
+        .arg("server")
+        .query_async::<String>(&mut connection)
+        .await;
+    let run_id = survive_refusal(info)?.and_then(|info| run_id(&info));
+    Ok((Connection::Single(connection, server_side), run_id))
+}
+
+fn run_id(info: &str) -> Option<String> {
+    let mut ids = info.lines().filter_map(|line| line.strip_prefix("run_id:"));
+    ids.next().map(|id| id.trim().to_owned())
 }
 
 /// An old server or a user with few rights may refuse the commands that only add safety.
@@ -269,13 +328,13 @@ impl ServerSide {
     }
 }
 
-async fn connect_cluster(client: &ClusterClient) -> Result<Connection, RedisError> {
+async fn connect_cluster(client: &ClusterClient) -> Result<Connected, RedisError> {
     let config = ClusterConfig::new()
         .set_connection_timeout(CONNECT_TIMEOUT)
         .set_response_timeout(RESPONSE_TIMEOUT);
     let mut connection = client.get_async_connection_with_config(config).await?;
     Cmd::ping().exec_async(&mut connection).await?;
-    Ok(Connection::Cluster(connection))
+    Ok((Connection::Cluster(connection), None))
 }
 
 async fn write_pipelined(
@@ -368,5 +427,8 @@ mod tests {
             ("7", "127.0.0.1:49152")
         );
         assert!(ServerSide::parse("nothing").is_none());
+        let info = "# Server\r\nredis_version:8.0.0\r\nrun_id:ab12\r\ntcp_port:1\r\n";
+        assert_eq!(run_id(info).as_deref(), Some("ab12"));
+        assert_eq!(run_id("# Server"), None);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ruslo_connector::redis::{RedisOptions, RedisWriter, SinkEncode, SinkFormat};
 use ruslo_format::{JsonEncodeOptions, JsonEncoder, Template};
 use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Time};
-use ruslo_sql::ast::{self, Encode, Format, SinkFrom};
+use ruslo_sql::ast::{self, Encode, Format, Options, SinkFrom};
 use ruslo_sql::{Relation, RelationKind};
 use tokio::sync::mpsc;
 
@@ -13,7 +13,7 @@ use super::ddl::{NewObject, Recorder, Unfinished, check_connector, check_unique_
 use super::{Outcome, Session};
 use crate::catalog::{Body, View};
 use crate::coordinator::Request;
-use crate::export::{Encoding, Export, ExportConfig, Sink};
+use crate::export::{Clash, Encoding, Export, ExportConfig, Sink};
 use crate::secrets;
 
 /// What a sink reads.
@@ -55,17 +55,21 @@ impl Session {
             sources,
             done,
         };
-        let (options, encoding, deletes) = redis_sink(create, &input.relation)?;
+        let (options, output) = redis_sink(create, &input.relation)?;
         let writer = RedisWriter::connect(&options).await?;
         let id = shared.catalog.next_id();
         let sink = Arc::new(Sink::new(name));
         let (changes, receive) = mpsc::unbounded_channel();
         let config = ExportConfig {
+            from: input.id,
+            readable_from: input.readable_from,
             schema: input.relation.schema.clone(),
             arranged_by: input.arranged_by,
-            encoding,
-            deletes,
+            encoding: output.encoding,
+            deletes: output.deletes,
+            clash: output.clash,
             workers: shared.workers.workers(),
+            coordinator: shared.coordinator.clone(),
         };
         let visible = shared.coordinator.visible();
         Export::spawn(sink.clone(), config, writer, receive, visible)?;
@@ -109,6 +113,9 @@ impl Session {
                 let kind = RelationKind::MaterializedView;
                 let mut relation = Relation::new(id, "", sink, plan.schema.clone(), kind);
                 relation.append_only = plan.append_only;
+                if plan.key_is_unique {
+                    relation.key = plan.key.clone();
+                }
                 let (view, warnings) = self.run_view(id, sink, plan).await?;
                 let view = Arc::new(view);
                 Ok(SinkInput {
@@ -145,11 +152,16 @@ impl Session {
     }
 }
 
-/// The options of a Redis sink, checked against the view it reads; whether it deletes keys.
-fn redis_sink(
-    create: &ast::CreateSink,
-    relation: &Relation,
-) -> Result<(RedisOptions, Encoding, bool)> {
+/// What a sink makes of its view's rows.
+struct Output {
+    encoding: Encoding,
+    /// Whether a row that goes away takes its key along.
+    deletes: bool,
+    clash: Clash,
+}
+
+/// The options of a Redis sink, checked against the view it reads.
+fn redis_sink(create: &ast::CreateSink, relation: &Relation) -> Result<(RedisOptions, Output)> {
     let Some(format) = &create.format else {
         let message = "a Redis sink needs FORMAT … ENCODE …";
         let hint = "For example FORMAT PLAIN ENCODE JSON (force_append_only = 'true').";
@@ -174,17 +186,7 @@ fn redis_sink(
         }
     };
     let options = RedisOptions::parse(&create.options.0, kind, encode, &format.options.0)?;
-    let schema = &relation.schema;
-    let key = options.primary_key.iter().map(|name| {
-        schema.position(name).ok_or_else(|| {
-            let message = format!(
-                "primary key column \"{name}\" is not in \"{}\"",
-                relation.name
-            );
-            Error::new(ErrorKind::UndefinedColumn, message)
-        })
-    });
-    let key = key.collect::<Result<Vec<usize>>>()?;
+    let key = key_columns(&options, relation)?;
     let deletes = match kind {
         SinkFormat::Upsert => true,
         SinkFormat::Plain if relation.append_only || options.force_append_only => false,
@@ -197,7 +199,45 @@ fn redis_sink(
             return Err(Error::new(ErrorKind::InvalidParameter, message).with_hint(hint));
         }
     };
-    let encoding = match (&options.key_format, &options.value_format) {
+    let encoded = encoding(&options, &format.options, relation, key)?;
+    let (encoding, printed) = encoded;
+    let clash = Clash::of(&encoding, relation, &printed)?;
+    let output = Output {
+        encoding,
+        deletes,
+        clash,
+    };
+    Ok((options, output))
+}
+
+/// The columns that `primary_key` names.
+fn key_columns(options: &RedisOptions, relation: &Relation) -> Result<Vec<usize>> {
+    let schema = &relation.schema;
+    let columns = options.primary_key.iter().map(|name| {
+        schema.position(name).ok_or_else(|| {
+            let message = format!(
+                "primary key column \"{name}\" is not in \"{}\"",
+                relation.name
+            );
+            let names = schema.columns.iter().map(|column| column.name.as_str());
+            let names = names.collect::<Vec<_>>().join(", ");
+            Error::new(ErrorKind::UndefinedColumn, message).with_hint(format!(
+                "The columns are {names}; capital letters count here."
+            ))
+        })
+    });
+    columns.collect()
+}
+
+/// How rows are printed, and the columns that their keys are printed from.
+fn encoding(
+    options: &RedisOptions,
+    modes_given: &Options,
+    relation: &Relation,
+    key: Vec<usize>,
+) -> Result<(Encoding, Vec<usize>)> {
+    let schema = &relation.schema;
+    match (&options.key_format, &options.value_format) {
         (Some(key_format), Some(value_format)) => {
             let key_template = Template::parse(key_format, schema)?;
             let foreign = key_template
@@ -212,22 +252,24 @@ fn redis_sink(
                 );
                 return Err(Error::new(ErrorKind::InvalidParameter, message));
             }
-            Encoding::Template {
+            let printed = key_template.columns();
+            let encoding = Encoding::Template {
                 key: key_template,
                 value: Template::parse(value_format, schema)?,
-            }
+            };
+            Ok((encoding, printed))
         }
         _ => {
             let all: Vec<usize> = (0..schema.len()).collect();
             let mut modes = JsonEncodeOptions::default();
-            for (name, value) in format.options.iter() {
+            for (name, value) in modes_given.iter() {
                 modes.set(name, value)?;
             }
-            Encoding::Json {
+            let encoding = Encoding::Json {
                 key: JsonEncoder::new(schema, &key, modes)?,
                 value: JsonEncoder::new(schema, &all, modes)?,
-            }
+            };
+            Ok((encoding, key))
         }
-    };
-    Ok((options, encoding, deletes))
+    }
 }
