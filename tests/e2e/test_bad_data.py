@@ -69,6 +69,23 @@ def test_payload_and_time_are_kept(ruslo, kafka, source):
     assert counted == [1.0], metrics
 
 
+def test_a_long_payload_is_cut_and_says_so(ruslo, kafka, source):
+    topic = kafka.create_topic("poison-long")
+    source("s", topic, COLUMNS)
+    ruslo.execute("CREATE MATERIALIZED VIEW v AS SELECT count(*) FROM s")
+    kafka.produce(topic, [b"x" * 100_000, b"short"])
+    wait_until(lambda: len(errors(ruslo, "s")) == 2)
+    lengths = ruslo.rows(
+        'SELECT octet_length(payload), payload_bytes FROM ruslo.decode_errors ORDER BY "offset"'
+    )
+    assert lengths == [(65_536, 100_000), (5, 5)]
+    columns = ruslo.rows(
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_schema = 'ruslo' AND table_name = 'decode_errors' ORDER BY ordinal_position"
+    )
+    assert ("payload_bytes",) in columns and columns[0] == ("source",)
+
+
 def test_failed_expression_gives_null(ruslo):
     ruslo.execute(
         "CREATE TABLE t (id int PRIMARY KEY, text varchar)",

@@ -1,5 +1,7 @@
 """The process: its command line, its figures, its rest and its end."""
 
+import contextlib
+import ctypes
 import os
 import pathlib
 import signal
@@ -10,6 +12,35 @@ import pytest
 
 from services import free_port, generate, wait_until
 from services.ruslo import binary
+
+
+@contextlib.contextmanager
+def frozen_threads(pid: int, names: tuple[str, ...]):
+    """Stops the threads of a process whose names begin so, wherever they are."""
+    seize, interrupt, detach = 0x4206, 0x4207, 17
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+    def ptrace(request: int, thread: int):
+        if libc.ptrace(request, thread, None, None):
+            raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of thread {thread}")
+
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    threads = [int(t.name) for t in tasks if (t / "comm").read_text().startswith(names)]
+    wait_all = 0x40000000
+    for thread in threads:
+        ptrace(seize, thread)
+        ptrace(interrupt, thread)
+        os.waitpid(thread, wait_all)
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            with contextlib.suppress(OSError):
+                ptrace(detach, thread)
+            # A thread that ended meanwhile is the tracer's to bury.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(thread, wait_all | os.WNOHANG)
 
 
 def test_help():
@@ -44,6 +75,30 @@ def test_ends_cleanly(start_ruslo, kafka, topic, how):
     connection.close()
 
 
+def test_threads_that_hang_in_the_kafka_client_hold_up_nobody(start_ruslo, kafka, topic):
+    """All threads that call the client library stand still: SQL, HTTP and the end go on."""
+    server = start_ruslo(workers=2)
+    server.execute(
+        f"CREATE SOURCE s (event varchar) WITH (connector='kafka', topic='{topic}',"
+        f" properties.bootstrap.server='{kafka.address()}') FORMAT PLAIN ENCODE JSON",
+        "CREATE MATERIALIZED VIEW v AS SELECT event, count(*) AS n FROM s GROUP BY event",
+    )
+    kafka.produce(topic, [{"event": "a"}] * 3)
+    server.wait_rows("SELECT * FROM v", [("a", 3)])
+    with frozen_threads(server.pid, ("kafka ", "rdk:", "live-")) as frozen:
+        assert len(frozen) >= 4, frozen
+        assert server.rows("SELECT * FROM v") == [("a", 3)]
+        assert server.rows("SELECT state FROM ruslo.sources") == [("running",)]
+        assert len(server.rows("SELECT * FROM ruslo.source_partitions")) == 2
+        assert server.http("/healthz")[0] == 200
+        assert server.metrics()['ruslo_source_messages_total{source="s"}'] == 3
+        server.execute("DROP MATERIALIZED VIEW v")
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "ended" in server.log().splitlines()[-1], 12, "the last log line")
+        assert time.monotonic() - began < 12
+
+
 def test_port_that_is_taken_is_an_error(ruslo):
     second = subprocess.run(
         [binary(), "serve", "--listen", f"127.0.0.1:{ruslo.port}", "--http", "127.0.0.1:0"],
@@ -54,6 +109,12 @@ def test_port_that_is_taken_is_an_error(ruslo):
     )
     assert second.returncode not in (0, 101)
     assert str(ruslo.port) in second.stderr
+
+
+def test_empty_variables_are_unset(start_ruslo):
+    names = ("WORKERS", "CONFIG", "LOG", "TLS_CERT", "TLS_KEY", "MAX_CONNECTIONS")
+    server = start_ruslo(env={f"RUSLO_{name}": "" for name in names})
+    assert server.rows("SELECT 1") == [(1,)]
 
 
 def test_environment_and_config_file_mirror_the_flags(tmp_path):
@@ -130,6 +191,7 @@ def test_metrics_and_health(ruslo, kafka, topic, source, redis):
         'ruslo_source_decode_errors_total{source="user_clicks"}': 1,
         'ruslo_source_lag_messages{source="user_clicks"}': 0,
         'ruslo_object_rows{object="per_event"}': 1,
+        'ruslo_sink_waiting_bytes{sink="to_redis"}': 0,
     }
     for name, value in exact.items():
         wait_until(lambda n=name, v=value: figure(n) == v, 15, f"{name} {value}")
@@ -144,6 +206,24 @@ def test_metrics_and_health(ruslo, kafka, topic, source, redis):
     assert 0 <= figure('ruslo_source_age_seconds{source="user_clicks"}') < 10
     wait_until(lambda: 0 <= figure('ruslo_sink_behind_seconds{sink="to_redis"}') < 5, 15)
     assert ruslo.http("/nothing")[0] == 404
+    assert figure('ruslo_source_buffered_bytes{source="user_clicks"}') >= 0
+    visible = figure('ruslo_object_visible_time_seconds{object="per_event"}')
+    assert 0 <= time.time() - visible < 60
+    assert {row[0] for row in ruslo.rows("SELECT name FROM ruslo.memory")} == {
+        "user_clicks", "per_event", "to_redis"
+    }  # fmt: skip
+
+    text = ruslo.http("/metrics")[1]
+    names = {line.split("{")[0].split()[0] for line in text.splitlines() if line[:1].isalpha()}
+    described = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}
+    ends = ("_bucket", "_sum", "_count")
+    families = {n.rsplit("_", 1)[0] if n.endswith(ends) else n for n in names}
+    assert families <= described, families - described
+
+    ruslo.execute("DROP SOURCE user_clicks CASCADE")
+    left = ruslo.http("/metrics")[1]
+    for name in ("user_clicks", "per_event", "to_redis"):
+        assert f'"{name}"' not in left, f"a series of {name} outlives it"
 
 
 def test_run_a_file(workdir, kafka, topic):
@@ -191,3 +271,26 @@ def test_run_a_file_with_an_error(workdir):
     )
     assert done.returncode not in (0, 101)
     assert "nowhere" in done.stderr and "broken.sql" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ["connectr='kafka'", "'hunter2'", "x=", "topic='t"],
+    ids=["option", "near_a_password", "syntax", "quotes"],
+)
+def test_a_failing_file_keeps_its_passwords(workdir, mistake):
+    file = pathlib.Path(workdir) / "secret.sql"
+    file.write_text(
+        "-- hunter2\nCREATE SOURCE s (a int) /* hunter2 */ WITH (connector='kafka',"
+        f" {mistake}, topic='t', properties.sasl.password='hunter2' 'hunter2') FORMAT PLAIN\n"
+    )
+    done = subprocess.run(
+        [binary(), "run", str(file), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "CREATE SOURCE s" in done.stderr and "secret.sql:2" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout

@@ -113,6 +113,11 @@ impl BatchQueue {
         Ok(())
     }
 
+    /// Bytes of the batches that wait.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Says that no batch will follow: the hydration is complete on this worker.
     pub fn finish(&self) {
         self.lock().finished = true;

@@ -74,8 +74,6 @@ impl BadData {
         if new.is_empty() {
             return;
         }
-        metrics::counter!("ruslo_source_decode_errors_total", "source" => self.source.clone())
-            .increment(new.len() as u64);
         inner.count += new.len() as u64;
         inner.log(&self.source, &new);
         let time = SystemTime::now();

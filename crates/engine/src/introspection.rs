@@ -8,6 +8,7 @@
 //! | `ruslo.source_partitions` | source and partition: position, end, lag |
 //! | `ruslo.sinks` | sink: state, last error, how far it is acknowledged |
 //! | `ruslo.memory` | table and view: rows, and updates and bytes of its arrangements |
+//! | | source and sink: bytes that wait in it |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ use ruslo_repr::{Error, Result, RowCodec, Schema};
 use crate::Shared;
 use crate::catalog::{Body, Object};
 use crate::coordinator::{PeekTarget, Request};
+use crate::figures;
 use crate::ingest::Source;
 
 /// The schema these relations are in.
@@ -45,6 +47,7 @@ pub(crate) fn relations() -> Vec<(&'static str, Schema)> {
                 ("reason", Utf8),
                 ("payload", Binary),
                 ("time", timestamptz()),
+                ("payload_bytes", Int64),
             ]),
         ),
         (
@@ -182,6 +185,10 @@ fn decode_errors(objects: &[Arc<Object>]) -> Vec<ArrayRef> {
             rows.iter().map(|(_, row)| row.error.payload.as_ref()),
         )),
         times(rows.iter().map(|(_, row)| Some(micros(row.time)))),
+        ints(
+            rows.iter()
+                .map(|(_, row)| i64::try_from(row.error.payload_bytes).ok()),
+        ),
     ]
 }
 
@@ -306,16 +313,31 @@ fn sinks(objects: &[Arc<Object>]) -> Vec<ArrayRef> {
 
 async fn memory(shared: &Shared, objects: &[Arc<Object>]) -> Result<Vec<ArrayRef>> {
     let stats = shared.coordinator.ask(Request::Stats).await?;
-    let named = stats.iter().filter_map(|stats| {
-        let object = objects.iter().find(|object| object.id == stats.id)?;
-        Some((object.name.clone(), stats))
+    let count = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
+    // Name, rows, updates, bytes.
+    let rows = objects.iter().filter_map(|object| {
+        let name = object.name.as_str();
+        match &object.body {
+            Body::Source { source, .. } => {
+                let waiting = figures::queued_bytes(shared, source);
+                Some((name, None, None, count(waiting)))
+            }
+            Body::Sink { sink, .. } => {
+                let waiting = sink.status.lock().bytes;
+                Some((name, None, None, count(waiting as u64)))
+            }
+            _ => {
+                let stats = stats.iter().find(|stats| stats.id == object.id)?;
+                let (updates, bytes) = (stats.records as u64, stats.bytes as u64);
+                Some((name, Some(stats.rows), count(updates), count(bytes)))
+            }
+        }
     });
-    let named: Vec<_> = named.collect();
-    let count = |value: usize| Some(i64::try_from(value).unwrap_or(i64::MAX));
+    let rows: Vec<_> = rows.collect();
     Ok(vec![
-        texts(named.iter().map(|(name, _)| Some(name))),
-        ints(named.iter().map(|(_, stats)| Some(stats.rows))),
-        ints(named.iter().map(|(_, stats)| count(stats.records))),
-        ints(named.iter().map(|(_, stats)| count(stats.bytes))),
+        texts(rows.iter().map(|row| Some(row.0))),
+        ints(rows.iter().map(|row| row.1)),
+        ints(rows.iter().map(|row| row.2)),
+        ints(rows.iter().map(|row| row.3)),
     ])
 }

@@ -14,18 +14,19 @@ mod bad_data;
 mod catalog;
 mod coordinator;
 mod export;
+mod figures;
 mod gaps;
 mod ingest;
 mod introspection;
 mod scan;
 mod secrets;
 mod session;
-mod stats;
 pub mod system;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use figures::{Family, FigureKind};
 #[doc(hidden)]
 pub use ruslo_dataflow::Faults;
 use ruslo_dataflow::{Workers, WorkersConfig};
@@ -93,7 +94,6 @@ impl Engine {
             workers,
             ddl,
         });
-        stats::spawn(Arc::downgrade(&shared));
         Ok(Engine { shared })
     }
 
@@ -123,6 +123,11 @@ impl Engine {
         if tokio::time::timeout(WORKERS_END_MAX, joined).await.is_err() {
             tracing::warn!("workers did not end in time");
         }
+    }
+
+    /// Figures of all objects there are, for monitoring.
+    pub async fn figures(&self) -> Vec<Family> {
+        figures::collect(&self.shared).await
     }
 
     /// Ok when the server can answer queries; else why not.

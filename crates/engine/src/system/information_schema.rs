@@ -5,6 +5,7 @@ use ruslo_repr::schema::type_name;
 use super::pg_catalog::SYSTEM_SCHEMAS;
 use super::table::{Definition, Row, Value};
 use super::{CatalogSnapshot, SystemKind, SystemObject, pg_types};
+use crate::introspection;
 
 const SCHEMA: &str = "information_schema";
 
@@ -107,6 +108,22 @@ fn schemata(snapshot: &CatalogSnapshot) -> Vec<Row> {
     names.into_iter().map(row).collect()
 }
 
+/// What can be read: the users' objects, and the relations that tell how the server is doing.
+fn readable(snapshot: &CatalogSnapshot) -> Vec<SystemObject> {
+    let own = introspection::relations().into_iter();
+    let own = own.map(|(name, columns)| SystemObject {
+        id: 0,
+        schema: introspection::SCHEMA.into(),
+        name: name.into(),
+        kind: SystemKind::View,
+        columns,
+        key: vec![],
+        definition: String::new(),
+        owner: super::ROOT.into(),
+    });
+    snapshot.readable().cloned().chain(own).collect()
+}
+
 /// The three columns that every relation here begins with.
 fn place(snapshot: &CatalogSnapshot, object: &SystemObject) -> Row {
     vec![
@@ -137,7 +154,7 @@ fn tables(snapshot: &CatalogSnapshot) -> Vec<Row> {
         ));
         row
     };
-    snapshot.readable().map(row).collect()
+    readable(snapshot).iter().map(row).collect()
 }
 
 fn views(snapshot: &CatalogSnapshot) -> Vec<Row> {
@@ -156,7 +173,7 @@ fn views(snapshot: &CatalogSnapshot) -> Vec<Row> {
 
 fn columns(snapshot: &CatalogSnapshot) -> Vec<Row> {
     let mut rows = vec![];
-    for object in snapshot.readable() {
+    for object in &readable(snapshot) {
         for (at, column) in object.columns.columns.iter().enumerate() {
             let name = type_name(&column.ty);
             let name = match name.ends_with("[]") {

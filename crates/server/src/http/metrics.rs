@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use ruslo_engine::{Family, FigureKind};
 
 /// Upper bounds of the buckets of every histogram named `*_seconds`.
 const SECONDS: [f64; 14] = [
@@ -31,8 +32,65 @@ fn install_recorder() -> Result<Metrics> {
         .build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("cannot install the metrics recorder")?;
+    describe();
     metrics::gauge!("ruslo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(Metrics { handle })
+}
+
+/// The `# HELP` of what is recorded in this process.
+fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("ruslo_pg_connections", "Open client connections.");
+    describe_counter!("ruslo_pg_connections_total", "Connections ever accepted.");
+    describe_counter!("ruslo_pg_statements_total", "Statements executed.");
+    describe_histogram!(
+        "ruslo_pg_statement_seconds",
+        "Execution time of statements, sending rows not included."
+    );
+    describe_counter!("ruslo_pg_errors_total", "Errors reported to clients.");
+    describe_histogram!(
+        "ruslo_close_seconds",
+        "How long a time takes from its close until it is visible."
+    );
+    describe_gauge!("ruslo_build_info", "Always 1; the version is a label.");
+    describe_gauge!("process_resident_memory_bytes", "Memory the process holds.");
+    describe_gauge!(
+        "process_cpu_seconds_total",
+        "Processor time the process has used."
+    );
+    describe_gauge!("process_open_fds", "Open files and sockets.");
+}
+
+/// Appends the engine's figures in Prometheus's text format.
+pub(super) fn write_families(families: &[Family], out: &mut String) {
+    for family in families {
+        let kind = match family.kind {
+            FigureKind::Counter => "counter",
+            FigureKind::Gauge => "gauge",
+        };
+        let name = family.name;
+        out.push_str(&format!(
+            "# HELP {name} {}\n# TYPE {name} {kind}\n",
+            family.help
+        ));
+        for (object, value) in &family.values {
+            match family.label {
+                None => out.push_str(&format!("{name} {value}\n")),
+                Some(label) => {
+                    let object = escaped(object);
+                    out.push_str(&format!("{name}{{{label}=\"{object}\"}} {value}\n"));
+                }
+            }
+        }
+        out.push('\n');
+    }
+}
+
+/// A label's value as the format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 impl Metrics {
@@ -79,4 +137,27 @@ fn cpu_seconds() -> Option<f64> {
     /// Linux has reported in hundredths of a second on every architecture since 2.6.
     const TICKS_PER_SECOND: f64 = 100.0;
     Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_written_with_help_and_escaped_labels() {
+        let family = Family {
+            name: "ruslo_sink_waiting_keys",
+            kind: FigureKind::Gauge,
+            help: "Keys.",
+            label: Some("sink"),
+            values: vec![("a\"b\\c\nd".into(), 3.0)],
+        };
+        let mut text = String::new();
+        write_families(&[family], &mut text);
+        assert_eq!(
+            text,
+            "# HELP ruslo_sink_waiting_keys Keys.\n# TYPE ruslo_sink_waiting_keys gauge\n\
+             ruslo_sink_waiting_keys{sink=\"a\\\"b\\\\c\\nd\"} 3\n\n"
+        );
+    }
 }

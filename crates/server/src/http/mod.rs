@@ -1,6 +1,7 @@
 //! HTTP on the port that RisingWave has its dashboard on: `/healthz`, `/metrics`, `/`.
 //!
-//! Metrics come from the `metrics` crate, whoever records them; this is their list by prefix.
+//! Figures of sources, views and sinks are asked of the engine for each answer; the others come
+//! from the `metrics` crate, whoever records them.
 //!
 //! | metric | labels | meaning |
 //! | --- | --- | --- |
@@ -13,7 +14,8 @@
 //! | `process_resident_memory_bytes` | | memory the process holds |
 //! | `process_cpu_seconds_total` | | processor time the process has used |
 //! | `process_open_fds` | | open files and sockets |
-//! | `ruslo_source_*`, `ruslo_object_*` (tables, views), `ruslo_sink_*` | object's name | recorded by the engine |
+//! | `ruslo_close_seconds` | | histogram of the life of a time, from close to visible |
+//! | `ruslo_source_*`, `ruslo_object_*` (tables, views), `ruslo_sink_*` | object's name | see the engine's `figures` |
 
 mod metrics;
 
@@ -72,7 +74,8 @@ async fn health(State(shared): State<Shared>) -> Response {
 }
 
 async fn render(State(shared): State<Shared>) -> Response {
-    let text = shared.metrics.render();
+    let mut text = shared.metrics.render();
+    metrics::write_families(&shared.engine.figures().await, &mut text);
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,
