@@ -149,6 +149,13 @@ impl KafkaOptions {
         self
     }
 
+    /// Makes the client tell more, for tests of what it does.
+    #[cfg(test)]
+    pub(super) fn with_debug(mut self, contexts: &str) -> Self {
+        self.plain.insert("debug", contexts.to_owned());
+        self
+    }
+
     pub(super) fn topic_id(&self) -> Option<TopicId> {
         self.topic_id
     }
@@ -187,6 +194,10 @@ impl KafkaOptions {
         }
         for (name, value) in &self.secret {
             config.set(*name, value.expose());
+        }
+        #[cfg(test)]
+        if self.plain.contains_key("debug") {
+            config.set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
         }
         super::client::set_trust_store(&mut config);
         config

@@ -375,3 +375,6 @@ fn check_end(reading: &Reading, partition: i32, end: i64) {
         Err(_) => shared.request(Request::CheckEnd { partition, end }),
     }
 }
+
+#[cfg(test)]
+mod tests;

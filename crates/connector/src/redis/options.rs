@@ -111,7 +111,9 @@ impl RedisOptions {
         const HANDSHAKE: [&str; 4] = ["InvalidContentType", "corrupt message", "handshake", "eof"];
         let text = error.to_string();
         if self.urls().any(|url| url.starts_with("rediss://")) {
-            let other_language = HANDSHAKE.iter().any(|words| text.contains(words));
+            // A plain Redis waits for the end of a line that never comes.
+            let other_language =
+                error.is_timeout() || HANDSHAKE.iter().any(|words| text.contains(words));
             return match other_language && !error.is_connection_refusal() {
                 true => "; does the port speak TLS? redis:// connects without",
                 false => "",
