@@ -32,6 +32,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "Form in which dates are printed; only ISO",
     ),
     (
+        "default_table_access_method",
+        "heap",
+        "What clients leave out when they describe a table; read-only",
+    ),
+    (
         "default_transaction_isolation",
         "read committed",
         "Accepted, without effect",
@@ -115,6 +120,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
 ];
 
 const READ_ONLY: &[&str] = &[
+    "default_table_access_method",
     "integer_datetimes",
     "is_superuser",
     "max_identifier_length",

@@ -8,7 +8,7 @@ use ruslo_repr::{Error, ErrorKind, Result};
 
 use super::Purpose;
 use super::names::normalised;
-use super::rewrite::{cast, number, string};
+use super::rewrite::{call, cast, number, string};
 use crate::catalog::SessionContext;
 
 /// Functions whose value the statement fixes, as constants.
@@ -134,6 +134,8 @@ fn with_arguments(
         }
     };
     Ok(Some(match name {
+        // A parameter's value comes later.
+        "current_setting" if matches!(args.first(), Some(None)) => any_setting(function, session)?,
         "current_setting" => {
             let setting = text(0)?.to_lowercase();
             let missing_ok = args.len() > 1 && matches!(text(1)?, "true" | "t");
@@ -159,6 +161,32 @@ fn with_arguments(
         // The session has set it by now.
         _ => string(text(1)?),
     }))
+}
+
+/// The value of a setting whose name is known only when the query runs; NULL if there is none.
+fn any_setting(function: &sql::Function, session: &SessionContext) -> Result<sql::Expr> {
+    let sql::FunctionArguments::List(list) = &function.args else {
+        return Err(Error::internal("a call without arguments has one"));
+    };
+    let Some(sql::FunctionArg::Unnamed(sql::FunctionArgExpr::Expr(name))) = list.args.first()
+    else {
+        return Err(Error::unsupported(
+            "current_setting() takes the name of a setting",
+        ));
+    };
+    let name = cast(name.clone(), &DataType::Utf8);
+    let settings = session.settings.iter();
+    let conditions = settings.map(|(setting, value)| sql::CaseWhen {
+        condition: string(setting.as_str()),
+        result: string(value.as_str()),
+    });
+    Ok(sql::Expr::Case {
+        case_token: sql::helpers::attached_token::AttachedToken::empty(),
+        end_token: sql::helpers::attached_token::AttachedToken::empty(),
+        operand: Some(Box::new(call("lower", vec![name]))),
+        conditions: conditions.collect(),
+        else_result: None,
+    })
 }
 
 /// The settings that `set_config('name', 'value', …)` among a query's columns changes.
