@@ -377,6 +377,9 @@ fn consumer_defaults() -> &'static [(&'static str, &'static str)] {
         // The end of a partition tells the position after control records, too.
         ("enable.partition.eof", "true"),
         ("allow.auto.create.topics", "false"),
+        // A broker that has just started may not know its topics yet. After that the client would
+        // not fetch for this long, 30 s by default.
+        ("topic.metadata.propagation.max.ms", "1000"),
         // The default of a second starves a consumer that empties its queue faster.
         ("fetch.queue.backoff.ms", "2"),
         ("fetch.error.backoff.ms", "200"),
