@@ -123,6 +123,7 @@ def test_environment_and_config_file_mirror_the_flags(tmp_path):
     config.write_text(f'listen = "127.0.0.1:{port}"\nworkers = 1\n')
     process = subprocess.Popen(
         [binary(), "serve", "--config", str(config)],
+        cwd=tmp_path,
         env=os.environ | {"RUSLO_HTTP": f"127.0.0.1:{http}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

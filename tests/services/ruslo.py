@@ -35,6 +35,7 @@ class Ruslo(Server):
         profile: str = "debug",
         env: dict[str, str] | None = None,
         arguments: tuple[str, ...] = ("serve",),
+        store: str | None = None,
     ):
         super().__init__(directory)
         self.port = free_port()
@@ -43,13 +44,18 @@ class Ruslo(Server):
         self.profile = profile
         self.env = env or {}
         self.arguments = arguments
+        self.data = directory / "data"
+        self.store = store
 
     def command(self):
         command = [
             binary(self.profile), *self.arguments,
             "--listen", f"127.0.0.1:{self.port}",
             "--http", f"127.0.0.1:{self.http_port}",
+            "--data-dir", str(self.data),
         ]  # fmt: skip
+        if self.store:
+            command += ["--store", self.store]
         if self.workers:
             command += ["--workers", str(self.workers)]
         return command
@@ -58,6 +64,16 @@ class Ruslo(Server):
         # The machine's own trust store must not decide a test.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SSL_CERT_")}
         return inherited | self.env
+
+    def kill(self):
+        """Ends the process as a crash would, at once."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self):
+        """Kills the process and starts it again on the same data and ports."""
+        self.kill()
+        return self.start()
 
     def ready(self):
         return self.http("/healthz")[0] == 200 and self.rows("SELECT 1") == [(1,)]

@@ -4,7 +4,7 @@
 //! dependencies exist as long as it does; a stored definition holds no secret.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Time};
@@ -65,6 +65,8 @@ pub(crate) struct View {
     pub(crate) arranged_by: Vec<usize>,
     /// Sources it reads itself; their live flow runs while somebody does.
     pub(crate) sources: Vec<Arc<Source>>,
+    /// Why it could not be brought back after a restart.
+    pub(crate) broken: OnceLock<Error>,
 }
 
 /// A table's own state: writes that read the table first are done one after the other.
@@ -109,12 +111,15 @@ impl Object {
         }
     }
 
-    /// The first time at which its arrangement can be read.
-    pub(crate) fn readable_from(&self) -> Time {
+    /// The first time at which its arrangement can be read; fails for a view that was lost.
+    pub(crate) fn readable_from(&self) -> Result<Time> {
         match &self.body {
-            Body::Table { table, .. } => table.readable_from,
-            Body::MaterializedView { view, .. } => view.readable_from,
-            _ => 0,
+            Body::Table { table, .. } => Ok(table.readable_from),
+            Body::MaterializedView { view, .. } => match view.broken.get() {
+                Some(error) => Err(error.clone()),
+                None => Ok(view.readable_from),
+            },
+            _ => Ok(0),
         }
     }
 }
@@ -178,27 +183,33 @@ impl Catalog {
         self.inner.read().schemas.contains(name) || system()
     }
 
-    pub(crate) fn create_schema(&self, name: &str) -> Result<()> {
-        match self.inner.write().schemas.insert(name.to_string()) {
-            true => Ok(()),
-            false => {
-                let message = format!("schema \"{name}\" already exists");
-                Err(Error::new(ErrorKind::DuplicateSchema, message))
-            }
-        }
+    pub(crate) fn create_schema(&self, name: &str) {
+        self.inner.write().schemas.insert(name.to_string());
     }
 
-    pub(crate) fn drop_schema(&self, name: &str) -> Result<()> {
+    /// Begins with the schemas of the server before, and with ids that it never gave out.
+    pub(crate) fn begin(&self, schemas: &BTreeSet<String>, next_id: u64) {
         let mut inner = self.inner.write();
+        inner.schemas.clone_from(schemas);
+        inner.next_id = inner.next_id.max(next_id);
+    }
+
+    /// Fails while there is something in the schema, or if there is none of this name.
+    pub(crate) fn check_droppable(&self, name: &str) -> Result<()> {
+        let inner = self.inner.read();
         if inner.names.keys().any(|(schema, _)| schema == name) {
             let message = format!("cannot drop schema {name} because other objects depend on it");
             let hint = "Drop the objects in it first.";
             return Err(Error::new(ErrorKind::DependentObjects, message).with_hint(hint));
         }
-        match inner.schemas.remove(name) {
+        match inner.schemas.contains(name) {
             true => Ok(()),
             false => Err(undefined_schema(name)),
         }
+    }
+
+    pub(crate) fn drop_schema(&self, name: &str) {
+        self.inner.write().schemas.remove(name);
     }
 
     /// Whether a new object may have this name; the schema it will be in.
@@ -334,6 +345,11 @@ impl BindCatalog for Catalog {
             }
         }
     }
+}
+
+pub(crate) fn duplicate_schema(name: &str) -> Error {
+    let message = format!("schema \"{name}\" already exists");
+    Error::new(ErrorKind::DuplicateSchema, message)
 }
 
 /// As PostgreSQL words it, for relations; as RisingWave does for the rest.

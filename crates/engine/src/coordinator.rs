@@ -7,13 +7,13 @@
 //! ```text
 //!   last binding          close              bound             complete
 //!   ─────┬──────────────────┬──────────────────┬──────────────────┬─────> one time's life
-//!        │ input is ready   │ workers drain    │ every worker has │ every hydrated view has
-//!        │ or a row written │ their queues     │ said its offsets │ passed it: reads see it
+//!        │ input is ready   │ workers drain    │ all offsets said │ every hydrated view has
+//!        │ or a row written │ their queues     │ and made durable │ passed it: reads see it
 //! ```
 //!
-//! *Bound before seen*: a time is visible only when its binding (source partition → next offset)
-//! is recorded **and** all views are through it. The next time is closed only then, so batches
-//! grow with load by themselves.
+//! *Bound before seen*: a time is visible only when what it holds (source partition → next
+//! offset, rows written, DDL) is durable **and** all views are through it. The next time is closed
+//! only then, so batches grow with load by themselves.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ruslo_dataflow::{Command, ObjectStats, Response, Workers};
 use ruslo_repr::{Diff, Error, ErrorKind, ObjectId, Plan, Result, RowBytes, Schema, Time};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::durable::{Appender, Bound, Change, Image, LogEvent, TimeRecord};
+use crate::layout::Layout;
 
 /// Source input alone closes a time at most this often: fewer, larger steps cost less, and a
 /// few milliseconds are far below what anybody sees. Written rows close a time at once.
@@ -35,7 +38,24 @@ pub(crate) type PeekedRows = Vec<(RowBytes, Diff)>;
 /// Where a view begins: its first time, and how far each source partition was bound at it.
 pub(crate) struct ViewStart {
     pub(crate) as_of: Time,
-    pub(crate) bound: HashMap<ObjectId, BTreeMap<i32, i64>>,
+    pub(crate) bound: Bound,
+}
+
+/// Where a coordinator begins: with nothing, or where the server before it ended.
+#[derive(Default)]
+pub(crate) struct Beginning {
+    /// The last time that may have been seen, and what was bound and in the catalog then.
+    pub(crate) last: Time,
+    pub(crate) bound: Bound,
+    pub(crate) image: Image,
+    /// What makes times durable, and what it tells. None: nothing is.
+    pub(crate) log: Option<(Appender, mpsc::UnboundedReceiver<LogEvent>)>,
+}
+
+/// One time of the past, to be gone through again.
+pub(crate) struct Replayed {
+    pub(crate) time: Time,
+    pub(crate) rows: Vec<(ObjectId, PeekedRows)>,
 }
 
 /// Changes of a view for a sink; `upper` is per worker.
@@ -83,6 +103,15 @@ pub(crate) enum Request {
         changes: mpsc::UnboundedSender<SinkChanges>,
     },
     Drop(Vec<ObjectId>),
+    /// Brings a table or view of the server before back, as of a time of the past.
+    Recover(Command),
+    /// Goes through times of the past again; what they hold must be there already.
+    Replay(Vec<Replayed>),
+    /// Makes changes of the catalog durable; answered with their time.
+    Record {
+        changes: Vec<Change>,
+        reply: oneshot::Sender<Time>,
+    },
     /// Answered with the rows' time once that time is bound.
     Write {
         table: ObjectId,
@@ -131,6 +160,7 @@ impl Coordinator {
     pub(crate) fn start(
         workers: Workers,
         responses: mpsc::UnboundedReceiver<Response>,
+        mut beginning: Beginning,
     ) -> Coordinator {
         let (requests, request_queue) = mpsc::unbounded_channel();
         let (visible_tx, visible) = watch::channel(0);
@@ -142,8 +172,16 @@ impl Coordinator {
             visible,
             failure,
         };
-        let state = State::new(workers, handle.clone(), visible_tx, failure_tx);
-        tokio::spawn(run(state, request_queue, responses, input_ready));
+        let (log, events) = beginning.log.take().unzip();
+        let mut state = State::new(workers, handle.clone(), visible_tx, failure_tx);
+        state.last_closed = beginning.last;
+        state.bound = beginning.last;
+        state.offsets = beginning.bound;
+        state.image = beginning.image;
+        state.log = log;
+        // Without a log there is a channel on which nothing comes.
+        let events = events.unwrap_or_else(|| mpsc::unbounded_channel().1);
+        tokio::spawn(run(state, request_queue, (responses, events), input_ready));
         handle
     }
 
@@ -206,10 +244,14 @@ struct PendingStats {
     reply: oneshot::Sender<Vec<ObjectStats>>,
 }
 
-/// A time that was closed but that not every worker has bound yet.
+/// A time that was closed but is not bound yet: workers have not all answered, or what it holds
+/// is not durable.
 #[derive(Default)]
 struct Closing {
     workers: usize,
+    offsets: Bound,
+    rows: Vec<(ObjectId, PeekedRows)>,
+    changes: Vec<Change>,
     writers: Vec<oneshot::Sender<Time>>,
     views: Vec<oneshot::Sender<ViewStart>>,
 }
@@ -223,7 +265,15 @@ struct State {
     closing: BTreeMap<Time, Closing>,
     bound: Time,
     /// The binding: for each source, the next offset of each partition.
-    offsets: HashMap<ObjectId, BTreeMap<i32, i64>>,
+    offsets: Bound,
+    /// The durable catalog.
+    image: Image,
+    log: Option<Appender>,
+    /// How rows of tables are written to the log.
+    tables: HashMap<ObjectId, Arc<Layout>>,
+    /// Written since the last close.
+    rows: Vec<(ObjectId, PeekedRows)>,
+    changes: Vec<Change>,
     complete: Vec<Time>,
     visible: watch::Sender<Time>,
     failure: watch::Sender<Option<Error>>,
@@ -248,7 +298,10 @@ struct State {
 async fn run(
     mut state: State,
     mut requests: mpsc::UnboundedReceiver<Request>,
-    mut responses: mpsc::UnboundedReceiver<Response>,
+    (mut responses, mut log): (
+        mpsc::UnboundedReceiver<Response>,
+        mpsc::UnboundedReceiver<LogEvent>,
+    ),
     input_ready: Arc<Notify>,
 ) {
     loop {
@@ -261,6 +314,7 @@ async fn run(
         };
         tokio::select! {
             Some(response) = responses.recv() => state.respond(response),
+            Some(event) = log.recv() => state.logged(event),
             Some(request) = requests.recv() => {
                 if matches!(request, Request::Shutdown) {
                     break;
@@ -297,7 +351,12 @@ impl State {
             closed_at: now,
             closing: BTreeMap::new(),
             bound: 0,
-            offsets: HashMap::new(),
+            offsets: Bound::new(),
+            image: Image::default(),
+            log: None,
+            tables: HashMap::new(),
+            rows: vec![],
+            changes: vec![],
             visible,
             failure,
             source_input: false,
@@ -336,6 +395,8 @@ impl State {
             .unwrap_or_default();
         let time = (clock.as_millis() as Time).max(self.last_closed + 1);
         closing.writers.append(&mut self.writers);
+        closing.rows.append(&mut self.rows);
+        closing.changes.append(&mut self.changes);
         self.source_input = false;
         self.closing.insert(time, closing);
         self.workers.send(Command::Close { time });
@@ -354,13 +415,12 @@ impl State {
                 reply,
             } => {
                 let as_of = self.last_closed + 1;
-                self.workers.send(Command::CreateTable {
+                self.bring_back(Command::CreateTable {
                     id,
                     schema,
                     key,
                     as_of,
                 });
-                self.arranged.push(id);
                 // The table exists from the next time on; close it so that reads find it.
                 self.writers.push(reply);
                 self.close(Closing::default());
@@ -377,9 +437,7 @@ impl State {
                     views: vec![reply],
                     ..Closing::default()
                 });
-                self.hydrating.insert(id, self.workers.workers());
-                self.arranged.push(id);
-                self.workers.send(Command::CreateView {
+                self.bring_back(Command::CreateView {
                     id,
                     name,
                     plan,
@@ -387,6 +445,12 @@ impl State {
                     as_of,
                     hydrate,
                 });
+            }
+            Request::Recover(command) => self.bring_back(command),
+            Request::Replay(times) => self.replay(times),
+            Request::Record { changes, reply } => {
+                self.changes.extend(changes);
+                self.writers.push(reply);
             }
             Request::WaitHydrated { id, reply } => {
                 if let Some(error) = self.rejected.get(&id) {
@@ -413,6 +477,9 @@ impl State {
                 updates,
                 reply,
             } => {
+                if self.log.is_some() {
+                    self.rows.push((table, updates.clone()));
+                }
                 self.workers.send(Command::Write { table, updates });
                 self.writers.push(reply);
             }
@@ -439,10 +506,41 @@ impl State {
         }
     }
 
+    /// Gives the workers a table or view, and waits for what must be waited for.
+    fn bring_back(&mut self, command: Command) {
+        match &command {
+            Command::CreateTable {
+                id, schema, key, ..
+            } => {
+                self.arranged.push(*id);
+                match Layout::new(schema.clone(), key) {
+                    Ok(layout) => drop(self.tables.insert(*id, Arc::new(layout))),
+                    Err(error) => drop(self.failure.send_replace(Some(error))),
+                }
+            }
+            Command::CreateView { id, .. } => {
+                self.arranged.push(*id);
+                self.hydrating.insert(*id, self.workers.workers());
+            }
+            _ => {}
+        }
+        self.workers.send(command);
+    }
+
+    fn replay(&mut self, times: Vec<Replayed>) {
+        for Replayed { time, rows } in times {
+            for (table, updates) in rows {
+                self.workers.send(Command::Write { table, updates });
+            }
+            self.workers.send(Command::Close { time });
+        }
+    }
+
     fn drop_objects(&mut self, ids: Vec<ObjectId>) {
         for id in ids {
             self.sinks.remove(&id);
             self.offsets.remove(&id);
+            self.tables.remove(&id);
             self.hydrating.remove(&id);
             self.rejected.remove(&id);
             self.hydration_waits.retain(|(waited, _)| *waited != id);
@@ -553,31 +651,68 @@ impl State {
     }
 
     fn closed(&mut self, time: Time, offsets: Vec<(ObjectId, i32, i64)>) {
-        for (source, partition, next) in offsets {
-            self.offsets
-                .entry(source)
-                .or_default()
-                .insert(partition, next);
-        }
+        // Times of the past are gone through again, and bound already.
         let Some(closing) = self.closing.get_mut(&time) else {
             return;
         };
+        for (source, partition, next) in offsets {
+            let bound = closing.offsets.entry(source).or_default();
+            bound.insert(partition, next);
+        }
         closing.workers += 1;
         if closing.workers < self.workers.workers() {
             return;
         }
-        let Some(closing) = self.closing.remove(&time) else {
-            return;
-        };
-        self.bound = time;
-        for view in closing.views {
-            let _ = view.send(ViewStart {
-                as_of: time,
-                bound: self.offsets.clone(),
-            });
+        match &self.log {
+            None => self.durable(time),
+            Some(log) => {
+                let offsets = closing.offsets.iter();
+                let rows = std::mem::take(&mut closing.rows).into_iter();
+                let rows = rows.filter_map(|(table, rows)| {
+                    // A table that is gone needs its rows no more.
+                    Some((table, self.tables.get(&table)?.clone(), rows))
+                });
+                log.append(TimeRecord {
+                    time,
+                    offsets: offsets.map(|(id, bound)| (id.0, bound.clone())).collect(),
+                    rows: rows.collect(),
+                    changes: closing.changes.clone(),
+                });
+            }
         }
-        for writer in closing.writers {
-            let _ = writer.send(time);
+    }
+
+    fn logged(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Durable(time) => self.durable(time),
+            LogEvent::Failed(error) => {
+                tracing::error!(%error, "nothing can be made durable any more");
+                self.failure.send_replace(Some(error));
+            }
+        }
+    }
+
+    /// All that was closed up to `time` is bound: writers may be told, and views begin.
+    fn durable(&mut self, time: Time) {
+        let later = self.closing.split_off(&(time + 1));
+        let bound = std::mem::replace(&mut self.closing, later);
+        for (time, closing) in bound {
+            self.bound = time;
+            for (source, offsets) in closing.offsets {
+                self.offsets.entry(source).or_default().extend(offsets);
+            }
+            for change in &closing.changes {
+                self.image.apply(change);
+            }
+            for view in closing.views {
+                let _ = view.send(ViewStart {
+                    as_of: time,
+                    bound: self.offsets.clone(),
+                });
+            }
+            for writer in closing.writers {
+                let _ = writer.send(time);
+            }
         }
         self.advance_visible();
     }

@@ -207,8 +207,10 @@ pub(crate) async fn collect(shared: &Shared) -> Vec<Family> {
                 if let Some(counted) = counted {
                     add_object(&mut figures, &name, counted);
                 }
-                let time = visible.max(object.readable_from()) as f64 / 1000.0;
-                figures.add("ruslo_object_visible_time_seconds", &name, time);
+                if let Ok(first) = object.readable_from() {
+                    let time = visible.max(first) as f64 / 1000.0;
+                    figures.add("ruslo_object_visible_time_seconds", &name, time);
+                }
             }
             Body::Sink { sink, .. } => add_sink(&mut figures, &name, sink, visible),
             Body::View { .. } => {}

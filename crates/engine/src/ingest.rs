@@ -146,6 +146,11 @@ impl Source {
         self.live.lock().started
     }
 
+    /// Says whether the server before had read it: views made from now on then have a past.
+    pub(crate) fn note_started(&self, started: bool) {
+        self.live.lock().started |= started;
+    }
+
     /// The state of the live reader; None while no view reads the source.
     pub(crate) fn status(&self) -> Option<ReaderStatus> {
         self.live
@@ -390,6 +395,16 @@ impl Past {
         match self.reader.status().state {
             ReaderState::Failed { error } => Some(error),
             ReaderState::Running | ReaderState::Retrying { .. } => None,
+        }
+    }
+
+    /// How the reading of `source` goes, in words.
+    pub(crate) fn describe(&self, source: &str) -> String {
+        match self.reader.status().state {
+            ReaderState::Running => format!("source {source} is being read"),
+            ReaderState::Retrying { error } | ReaderState::Failed { error } => {
+                format!("source {source}: {error}")
+            }
         }
     }
 }

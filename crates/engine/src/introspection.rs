@@ -198,7 +198,7 @@ async fn expression_errors(shared: &Shared, objects: &[Arc<Object>]) -> Result<V
     let mut rows = vec![];
     let newest = objects
         .iter()
-        .map(|object| object.readable_from())
+        .filter_map(|object| object.readable_from().ok())
         .max()
         .unwrap_or(0);
     let hold = shared
@@ -209,7 +209,8 @@ async fn expression_errors(shared: &Shared, objects: &[Arc<Object>]) -> Result<V
         })
         .await?;
     for object in objects {
-        if !matches!(object.body, Body::MaterializedView { .. }) {
+        if !matches!(object.body, Body::MaterializedView { .. }) || object.readable_from().is_err()
+        {
             continue;
         }
         let target = PeekTarget {

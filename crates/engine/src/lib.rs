@@ -13,11 +13,13 @@
 mod bad_data;
 mod catalog;
 mod coordinator;
+mod durable;
 mod export;
 mod figures;
 mod gaps;
 mod ingest;
 mod introspection;
+mod layout;
 mod scan;
 mod secrets;
 mod session;
@@ -34,8 +36,12 @@ pub use ruslo_repr::{Error, ErrorKind, Result, Schema};
 pub use session::{CancelHandle, Description, Notice, Outcome, Param, Session, Statement};
 use tokio::sync::{mpsc, watch};
 
+use parking_lot::Mutex;
+
 use crate::catalog::{Body, Catalog};
-use crate::coordinator::{Coordinator, Request};
+use crate::coordinator::{Beginning, Coordinator, Request};
+pub use crate::durable::Storage;
+use crate::durable::{Appender, Durable, History};
 
 /// How long the end of the engine waits for its workers.
 const WORKERS_END_MAX: Duration = Duration::from_secs(2);
@@ -45,6 +51,7 @@ const WORKERS_END_MAX: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Timely workers in this process, at least one.
     pub workers: usize,
+    pub storage: Storage,
 }
 
 /// The running database. Cheap to clone; all clones are the same database.
@@ -60,17 +67,57 @@ struct Shared {
     workers: Workers,
     /// Statements that change the catalog run one after the other.
     ddl: tokio::sync::Mutex<()>,
+    /// None: nothing survives.
+    durable: Option<Durable>,
+    /// What the server before left, until it is brought back.
+    history: Mutex<Option<History>>,
+    /// What the bringing back is at; None once it is done.
+    recovering: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn progress(&self, text: String) {
+        *self.recovering.lock() = Some(text);
+    }
 }
 
 impl Engine {
-    /// Starts workers and coordinator. Must be called within a tokio runtime.
+    /// Opens the store, starts all there is, and brings back what was there. Must be called
+    /// within a tokio runtime.
     pub async fn start(config: Config) -> Result<Engine> {
-        Self::start_with_faults(config, Faults::default()).await
+        let engine = Self::open(config).await?;
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    /// Opens the store and starts workers and coordinator. Nothing can be asked of the engine
+    /// before [`Self::recover`] is through, but [`Self::health`] says how far that is.
+    pub async fn open(config: Config) -> Result<Engine> {
+        Self::open_with_faults(config, Faults::default()).await
     }
 
     /// Starts with faults planted in operators: a test of the tests, never of use otherwise.
     #[doc(hidden)]
     pub async fn start_with_faults(config: Config, faults: Faults) -> Result<Engine> {
+        let engine = Self::open_with_faults(config, faults).await?;
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    async fn open_with_faults(config: Config, faults: Faults) -> Result<Engine> {
+        let mut beginning = Beginning::default();
+        let (mut durable, mut history) = (None, None);
+        if let Storage::Store { url, key_file } = &config.storage {
+            let (opened, log, past) = durable::open(url, key_file).await?;
+            let (events, told) = mpsc::unbounded_channel();
+            beginning = Beginning {
+                last: past.last(),
+                bound: past.bound.clone(),
+                image: past.image.clone(),
+                log: Some((Appender::start(log, events)?, told)),
+            };
+            (durable, history) = (Some(opened), Some(past));
+        }
         let (respond, responses) = mpsc::unbounded_channel();
         let workers = Workers::start_with_faults(
             WorkersConfig {
@@ -83,18 +130,29 @@ impl Engine {
                 let _ = respond.send(response);
             }),
         )?;
-        let coordinator = Coordinator::start(workers.clone(), responses);
-        // The first time: from here on there is always something that can be read.
-        coordinator.ask(Request::Tick).await?;
-        let catalog = Catalog::new();
-        let ddl = tokio::sync::Mutex::new(());
-        let shared = Arc::new(Shared {
-            catalog,
-            coordinator,
+        let shared = Shared {
+            catalog: Catalog::new(),
+            coordinator: Coordinator::start(workers.clone(), responses, beginning),
             workers,
-            ddl,
-        });
+            ddl: tokio::sync::Mutex::new(()),
+            durable,
+            history: Mutex::new(history),
+            recovering: Mutex::new(Some("starting".to_string())),
+        };
+        let shared = Arc::new(shared);
         Ok(Engine { shared })
+    }
+
+    /// Brings back what the server before had; what it was at can then be read.
+    pub async fn recover(&self) -> Result<()> {
+        let history = self.shared.history.lock().take();
+        if let Some(history) = history.filter(|history| history.last() > 0) {
+            durable::recover(&self.shared, history).await?;
+        }
+        // From here on there is always something that can be read.
+        self.shared.coordinator.ask(Request::Tick).await?;
+        *self.shared.recovering.lock() = None;
+        Ok(())
     }
 
     pub fn session(&self, user: &str, database: &str) -> Session {
@@ -132,8 +190,14 @@ impl Engine {
 
     /// Ok when the server can answer queries; else why not.
     pub fn health(&self) -> Result<()> {
-        match &*self.shared.coordinator.failure().borrow() {
-            Some(error) => Err(error.clone()),
+        if let Some(error) = &*self.shared.coordinator.failure().borrow() {
+            return Err(error.clone());
+        }
+        match &*self.shared.recovering.lock() {
+            Some(progress) => Err(Error::new(
+                ErrorKind::StartingUp,
+                format!("recovering: {progress}"),
+            )),
             None => Ok(()),
         }
     }

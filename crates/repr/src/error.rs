@@ -70,6 +70,8 @@ pub enum ErrorKind {
     External,
     /// The server is going down.
     ShuttingDown,
+    /// The server does not answer yet, and will soon.
+    StartingUp,
     /// The statement is not allowed in the state the session is in.
     InvalidState,
     /// The transaction has failed: ROLLBACK first.
@@ -123,6 +125,7 @@ impl ErrorKind {
             Cancelled => "57014",
             External => "58000",
             ShuttingDown => "57P01",
+            StartingUp => "57P03",
             InvalidState => "55000",
             FailedTransaction => "25P02",
             NoTransaction => "25P01",

@@ -108,6 +108,8 @@ impl Server {
             .args(["serve", "--workers", "2"])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--http", &format!("127.0.0.1:{http}")])
+            .arg("--data-dir")
+            .arg(directory.path().join("data"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

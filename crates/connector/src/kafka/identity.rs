@@ -4,6 +4,7 @@
 //! again stand for other messages, so a source remembers the id and its readers ask for it.
 
 use std::ffi::CString;
+use std::fmt;
 use std::time::Duration;
 
 use rdkafka::consumer::BaseConsumer;
@@ -15,6 +16,21 @@ use super::ffi::{self, Consumer};
 /// A topic's id, unlike those of all topics before it that had its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicId(i64, i64);
+
+impl TopicId {
+    /// Takes apart what `to_string` made.
+    pub fn parse(text: &str) -> Option<TopicId> {
+        let (high, low) = text.split_once('-')?;
+        let part = |hex| u64::from_str_radix(hex, 16).ok().map(|part| part as i64);
+        Some(TopicId(part(high)?, part(low)?))
+    }
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.0, self.1)
+    }
+}
 
 /// What a broker says about a topic's id.
 #[derive(Debug, PartialEq)]
@@ -76,5 +92,12 @@ mod tests {
         assert_eq!(identity(Ok(Ok((0, 7)))), Identity::Known(TopicId(0, 7)));
         let lost = RDKafkaErrorCode::OperationTimedOut;
         assert_eq!(identity(Err(lost)), Identity::NoAnswer(lost));
+    }
+
+    #[test]
+    fn an_id_can_be_written_down() {
+        let id = TopicId(-1, i64::MAX);
+        assert_eq!(TopicId::parse(&id.to_string()), Some(id));
+        assert_eq!(TopicId::parse("7"), None);
     }
 }

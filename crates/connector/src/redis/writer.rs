@@ -129,17 +129,7 @@ impl RedisWriter {
     /// Connects and asks for a sign of life; fails when the server cannot be reached, refuses the
     /// user, or does not pass for itself (TLS).
     pub async fn connect(options: &RedisOptions) -> Result<Self, Error> {
-        install_crypto_provider();
-        let target = Target::new(options).map_err(|error| describe(&error, options))?;
-        let options = options.clone();
-        let mut writer = RedisWriter {
-            options,
-            target,
-            connection: None,
-            abandoned: Vec::new(),
-            run_id: None,
-            restarted: false,
-        };
+        let mut writer = Self::unconnected(options)?;
         writer.reconnect().await?;
         if writer.run_id.is_none() {
             tracing::info!(
@@ -148,6 +138,20 @@ impl RedisWriter {
             );
         }
         Ok(writer)
+    }
+
+    /// A writer that connects when it first has something to do.
+    pub fn unconnected(options: &RedisOptions) -> Result<Self, Error> {
+        install_crypto_provider();
+        let target = Target::new(options).map_err(|error| describe(&error, options))?;
+        Ok(RedisWriter {
+            options: options.clone(),
+            target,
+            connection: None,
+            abandoned: Vec::new(),
+            run_id: None,
+            restarted: false,
+        })
     }
 
     /// Whether the server was started anew since the last call. Never true of a cluster, nor of a

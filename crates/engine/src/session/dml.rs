@@ -15,10 +15,10 @@ use ruslo_repr::{Diff, Error, ErrorKind, Result, RowBytes};
 use ruslo_sql::ast::{OnConflict, StatementKind};
 use ruslo_sql::{DmlKind, DmlPlan, Relation};
 
-use super::query::Layout;
 use super::{Outcome, Session};
 use crate::catalog::{Body, Table};
 use crate::coordinator::{PeekTarget, ReadHold, Request};
+use crate::layout::Layout;
 
 /// What a statement does to a table.
 struct Change {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use ruslo_repr::{Error, ErrorKind, Result};
 use ruslo_sql::ast::{Name, ObjectKind};
 
-use super::ddl::blocking;
+use super::running::blocking;
 use super::{Outcome, Session};
 use crate::catalog::{Body, Catalog, Object, undefined};
 use crate::coordinator::Request;
+use crate::durable::Change;
 
 impl Session {
     pub(super) async fn drop_objects(
@@ -90,10 +91,19 @@ impl Session {
                 .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
         }
         self.drop_all(&doomed).await?;
-        self.shared.catalog.drop_schema(name)
+        self.shared.catalog.check_droppable(name)?;
+        self.record(vec![Change::DropSchema(name.to_string())])
+            .await?;
+        self.shared.catalog.drop_schema(name);
+        Ok(())
     }
 
     async fn drop_all(&self, doomed: &[Arc<Object>]) -> Result<()> {
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        let ids = doomed.iter().map(|object| object.id.0).collect();
+        self.record(vec![Change::Drop(ids)]).await?;
         let mut ids = vec![];
         let mut views = vec![];
         for object in doomed {

@@ -1,11 +1,13 @@
 //! One client's conversation: its settings, its transaction state, its statements.
 
+mod create;
 mod ddl;
 mod dml;
 mod drop;
 mod names;
 mod params;
 mod query;
+mod running;
 mod settings;
 mod show;
 mod sink;
@@ -25,6 +27,7 @@ use ruslo_sql::stack::{Deep, OnDeepStack};
 use tokio::sync::watch;
 
 use crate::Shared;
+use crate::durable::{Definition, Recovering};
 use settings::Settings;
 
 /// A parsed statement, ready to be described or executed any number of times.
@@ -136,6 +139,8 @@ pub struct Session {
     last_write: Time,
     prepared: HashMap<String, (Statement, Vec<DataType>)>,
     cancelled: Arc<watch::Sender<u64>>,
+    /// Set while an object of the server before is made again.
+    recovering: Option<Recovering>,
 }
 
 impl Session {
@@ -152,7 +157,31 @@ impl Session {
             last_write: 0,
             prepared: HashMap::new(),
             cancelled: Arc::new(watch::channel(0).0),
+            recovering: None,
         }
+    }
+
+    /// Makes an object of the server before again, as its session made it.
+    pub(crate) async fn recover(
+        shared: Arc<Shared>,
+        recovering: Recovering,
+        text: &str,
+    ) -> Result<()> {
+        let Definition {
+            owner,
+            database,
+            settings,
+            ..
+        } = &recovering.definition;
+        let mut session = Session::new(shared, owner, database);
+        for (name, value) in settings {
+            session.settings.set(name, Some(value))?;
+        }
+        session.recovering = Some(recovering);
+        for statement in session.parse(text)? {
+            session.execute(&statement, &[], &[]).await?;
+        }
+        Ok(())
     }
 
     /// Splits and parses a query string of any number of statements.
@@ -266,7 +295,7 @@ impl Session {
             StatementKind::CreateSchema {
                 if_not_exists,
                 name,
-            } => self.create_schema(*if_not_exists, name),
+            } => self.create_schema(*if_not_exists, name).await,
             StatementKind::Drop {
                 kind,
                 names,

@@ -168,6 +168,11 @@ impl Settings {
         Ok(())
     }
 
+    /// What differs from the defaults.
+    pub(super) fn changed(&self) -> BTreeMap<String, String> {
+        self.changed.clone()
+    }
+
     pub(super) fn reset(&mut self) {
         self.changed.clear();
     }

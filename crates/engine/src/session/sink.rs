@@ -9,12 +9,13 @@ use ruslo_sql::ast::{self, Encode, Format, Options, SinkFrom};
 use ruslo_sql::{Relation, RelationKind};
 use tokio::sync::mpsc;
 
-use super::ddl::{NewObject, Recorder, Unfinished, check_connector, check_unique_names};
+use super::create::{NewObject, Recorder};
+use super::ddl::{check_connector, check_unique_names};
+use super::running::Unfinished;
 use super::{Outcome, Session};
 use crate::catalog::{Body, View};
 use crate::coordinator::Request;
 use crate::export::{Clash, Encoding, Export, ExportConfig, Sink};
-use crate::secrets;
 
 /// What a sink reads.
 struct SinkInput {
@@ -56,8 +57,12 @@ impl Session {
             done,
         };
         let (options, output) = redis_sink(create, &input.relation)?;
-        let writer = RedisWriter::connect(&options).await?;
-        let id = shared.catalog.next_id();
+        let writer = match &self.recovering {
+            // It connects when it has something to write: a server that is away is waited for.
+            Some(_) => RedisWriter::unconnected(&options)?,
+            None => RedisWriter::connect(&options).await?,
+        };
+        let id = self.new_id();
         let sink = Arc::new(Sink::new(name));
         let (changes, receive) = mpsc::unbounded_channel();
         let config = ExportConfig {
@@ -82,34 +87,34 @@ impl Session {
         });
         unfinished.done = true;
         drop(unfinished);
-        let definition = secrets::blot(text, &create.options);
         self.warn_all(input.warnings);
         let body = Body::Sink {
             sink,
             view: input.view.map(|view| (from, view)),
         };
-        self.add(
+        let new = NewObject {
             id,
             schema,
             name,
-            NewObject {
-                definition,
-                depends_on: input.depends_on,
-                body,
-            },
-        );
+            text,
+            options: Some(&create.options),
+            depends_on: input.depends_on,
+            body,
+            source: None,
+            replaces: None,
+        };
+        self.add(new).await?;
         Outcome::done("CREATE_SINK")
     }
 
     /// The arrangement that a sink reads: one that is there, or a view of its own.
     async fn sink_input(&self, from: &SinkFrom, sink: &str) -> Result<SinkInput> {
-        let shared = &self.shared;
         match from {
             SinkFrom::Query(query) => {
                 let recorder = Recorder::new(self.names());
                 let plan = ruslo_sql::plan_view(query, &recorder, &self.context())?;
                 check_unique_names(&plan.schema)?;
-                let id = shared.catalog.next_id();
+                let id = self.new_view_id();
                 let kind = RelationKind::MaterializedView;
                 let mut relation = Relation::new(id, "", sink, plan.schema.clone(), kind);
                 relation.append_only = plan.append_only;
@@ -142,7 +147,7 @@ impl Session {
                     id: object.id,
                     relation: relation.clone(),
                     arranged_by: key.to_vec(),
-                    readable_from: object.readable_from(),
+                    readable_from: object.readable_from()?,
                     depends_on: vec![object.id],
                     view: None,
                     warnings: vec![],

@@ -6,7 +6,8 @@ use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Schema};
 use ruslo_sql::ast::{self, Name};
 use ruslo_sql::{Relation, RelationKind};
 
-use super::ddl::{NewObject, Recorder, check_unique_names};
+use super::create::{NewObject, Recorder};
+use super::ddl::check_unique_names;
 use super::{Outcome, Session};
 use crate::catalog::{Body, Object};
 
@@ -19,7 +20,7 @@ impl Session {
         let shared = self.shared.clone();
         let _ddl = shared.ddl.lock().await;
         let name = &create.name.name;
-        let replaced = match create.or_replace {
+        let replaced = match create.or_replace && self.recovering.is_none() {
             true => self.replaceable(&create.name)?,
             false => None,
         };
@@ -38,9 +39,8 @@ impl Session {
         let depends_on = recorder.seen();
         if let Some(old) = &replaced {
             check_replacement(old, &columns, &depends_on)?;
-            shared.catalog.remove(old.id);
         }
-        let id = shared.catalog.next_id();
+        let id = self.new_id();
         let kind = RelationKind::View {
             text: text_of_query,
         };
@@ -48,17 +48,18 @@ impl Session {
         let body = Body::View {
             relation: Arc::new(relation),
         };
-        let definition = text.to_string();
-        self.add(
+        let new = NewObject {
             id,
             schema,
             name,
-            NewObject {
-                definition,
-                depends_on,
-                body,
-            },
-        );
+            text,
+            options: None,
+            depends_on,
+            body,
+            source: None,
+            replaces: replaced.map(|old| old.id),
+        };
+        self.add(new).await?;
         Outcome::done("CREATE_VIEW")
     }
 
@@ -111,7 +112,7 @@ impl Session {
         let columns = renamed(&plan.schema, &create.columns)?;
         check_unique_names(&columns)?;
         let depends_on = recorder.seen();
-        let id = shared.catalog.next_id();
+        let id = self.new_id();
         let mut relation =
             Relation::new(id, &schema, name, columns, RelationKind::MaterializedView);
         if plan.key_is_unique {
@@ -124,17 +125,18 @@ impl Session {
             relation: Arc::new(relation),
             view: Arc::new(view),
         };
-        let definition = text.to_string();
-        self.add(
+        let new = NewObject {
             id,
             schema,
             name,
-            NewObject {
-                definition,
-                depends_on,
-                body,
-            },
-        );
+            text,
+            options: None,
+            depends_on,
+            body,
+            source: None,
+            replaces: None,
+        };
+        self.add(new).await?;
         Outcome::done("CREATE_MATERIALIZED_VIEW")
     }
 }

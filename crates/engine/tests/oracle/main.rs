@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use ruslo_engine::{Config, Engine, Faults, Outcome, Session};
+use ruslo_engine::{Config, Engine, Faults, Outcome, Session, Storage};
 use ruslo_repr::text::{TextStyle, write_text};
 
 use queries::{Operator, View, random_view};
@@ -55,9 +55,15 @@ struct Difference {
 
 impl Oracle {
     async fn start(seed: u64, workers: usize, faults: Faults) -> Oracle {
-        let engine = Engine::start_with_faults(Config { workers }, faults)
-            .await
-            .unwrap();
+        let engine = Engine::start_with_faults(
+            Config {
+                workers,
+                storage: Storage::Memory,
+            },
+            faults,
+        )
+        .await
+        .unwrap();
         let session = engine.session("root", "dev");
         let rng = StdRng::seed_from_u64(seed);
         Oracle {

@@ -70,12 +70,12 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Serve(args) => {
-            let settings = args.server.settings()?;
+            let settings = args.server.settings(true)?;
             start_logging(&settings.log)?;
             run_to_end(serve::serve(settings))
         }
         Command::Run(args) => {
-            let settings = args.server.settings()?;
+            let settings = args.server.settings(false)?;
             start_logging(&settings.log)?;
             run_to_end(run::run(args, settings))
         }
@@ -85,7 +85,7 @@ fn dispatch(command: Command) -> Result<()> {
         }
         Command::Demo(args) => {
             let args = args.with_quiet_log();
-            start_logging(&args.server.settings()?.log)?;
+            start_logging(&args.server.settings(false)?.log)?;
             run_to_end(demo::demo(args))
         }
     }

@@ -44,7 +44,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Binds the ports, then starts the engine; both ports answer when this returns.
+    /// Binds the ports, then starts the engine; what was kept is there when this returns. Until
+    /// then both ports say that it is being brought back.
     pub async fn start(settings: &Settings) -> Result<Running> {
         let metrics = http::install_metrics()?;
         let tls = match &settings.tls {
@@ -56,8 +57,9 @@ impl Running {
             None => None,
             Some(address) => Some(bind(address, "--http").await?),
         };
-        let engine = Engine::start(Config {
+        let engine = Engine::open(Config {
             workers: settings.workers,
+            storage: settings.storage.clone(),
         })
         .await?;
         let (shutdown, down) = watch::channel(false);
@@ -74,13 +76,18 @@ impl Running {
             tasks.push(tokio::spawn(serving));
         }
         tasks.push(tokio::spawn(upkeep(metrics, down)));
-        Ok(Running {
+        let running = Running {
             engine,
             sql,
             http,
             shutdown,
             tasks,
-        })
+        };
+        tokio::select! {
+            recovered = running.engine.recover() => recovered?,
+            error = running.failed() => return Err(error),
+        }
+        Ok(running)
     }
 
     /// Resolves, with the reason, once the engine can't go on.
@@ -150,7 +157,11 @@ async fn upkeep(metrics: http::Metrics, mut down: Shutdown) {
 /// `ruslo serve`: runs until SIGTERM or Ctrl-C.
 pub(super) async fn serve(settings: Settings) -> Result<()> {
     let stop = stop_signal()?;
-    let running = Running::start(&settings).await?;
+    tokio::pin!(stop);
+    let running = tokio::select! {
+        running = Running::start(&settings) => running?,
+        () = &mut stop => return Ok(()),
+    };
     announce(&running);
     let ended = tokio::select! {
         () = stop => Ok(()),

@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use ruslo_engine::Storage;
 use serde::Deserialize;
 
 pub(super) const LISTEN: &str = "127.0.0.1:4566";
 pub(super) const HTTP: &str = "127.0.0.1:5691";
+const DATA_DIR: &str = "./ruslo-data";
+/// The store that keeps nothing.
+const MEMORY: &str = "memory";
 const LOG: &str = "info";
 const CONNECTIONS_MAX: usize = 500;
 /// More workers than this is a typing error.
@@ -47,6 +51,18 @@ pub struct ServerArgs {
     /// Client connections at one time [default: 500]
     #[arg(long, env = "RUSLO_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
+
+    /// Folder in which everything is kept [default: ./ruslo-data for serve, else none]
+    #[arg(long, env = "RUSLO_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Another place to keep everything: s3://BUCKET/PREFIX, or "memory" for none
+    #[arg(long, env = "RUSLO_STORE", value_name = "URL")]
+    pub store: Option<String>,
+
+    /// Key that seals stored passwords, made if missing [default: secret.key in the data folder]
+    #[arg(long, env = "RUSLO_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// The keys of the configuration file.
@@ -60,6 +76,9 @@ struct File {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     max_connections: Option<usize>,
+    data_dir: Option<PathBuf>,
+    store: Option<String>,
+    key_file: Option<PathBuf>,
 }
 
 /// Settings after all places were looked at.
@@ -73,11 +92,14 @@ pub struct Settings {
     /// Certificate chain and key.
     pub tls: Option<(PathBuf, PathBuf)>,
     pub connections_max: usize,
+    pub storage: Storage,
 }
 
 impl ServerArgs {
     /// Reads the file, fills in what no flag or variable gave, and checks values.
-    pub fn settings(&self) -> Result<Settings> {
+    ///
+    /// `keep` says whether everything is kept in a folder if nothing was said about it.
+    pub fn settings(&self, keep: bool) -> Result<Settings> {
         let file = match &self.config {
             None => File::default(),
             Some(path) => read(path)?,
@@ -97,6 +119,12 @@ impl ServerArgs {
             cert.is_some() == key.is_some(),
             "TLS needs both --tls-cert and --tls-key, only one of them is set"
         );
+        let storage = storage(
+            given.store.or(file.store),
+            given.data_dir.or(file.data_dir),
+            given.key_file.or(file.key_file),
+            keep,
+        );
         let http = given.http.or(file.http).unwrap_or_else(|| HTTP.into());
         Ok(Settings {
             listen: given
@@ -108,7 +136,24 @@ impl ServerArgs {
             log: given.log.or(file.log).unwrap_or_else(|| LOG.into()),
             tls: cert.zip(key),
             connections_max,
+            storage,
         })
+    }
+}
+
+fn storage(
+    store: Option<String>,
+    folder: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    keep: bool,
+) -> Storage {
+    if store.as_deref() == Some(MEMORY) || (store.is_none() && folder.is_none() && !keep) {
+        return Storage::Memory;
+    }
+    let folder = folder.unwrap_or_else(|| DATA_DIR.into());
+    Storage::Store {
+        key_file: key_file.unwrap_or_else(|| folder.join("secret.key")),
+        url: store.unwrap_or_else(|| folder.display().to_string()),
     }
 }
 
@@ -141,7 +186,7 @@ mod tests {
             listen: Some("127.0.0.1:2".into()),
             ..ServerArgs::default()
         };
-        let settings = args.settings().unwrap();
+        let settings = args.settings(true).unwrap();
         assert_eq!(settings.workers, 3);
         assert_eq!(settings.listen, "127.0.0.1:2");
         assert_eq!(settings.http, None);
@@ -149,8 +194,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_asked_for_or_the_servers_default() {
+        let kept = |store: Option<&str>, folder: Option<&str>, keep| match storage(
+            store.map(Into::into),
+            folder.map(Into::into),
+            None,
+            keep,
+        ) {
+            Storage::Memory => "nothing".to_string(),
+            Storage::Store { url, key_file } => format!("{url} {}", key_file.display()),
+        };
+        assert_eq!(kept(None, None, false), "nothing");
+        assert_eq!(kept(Some("memory"), Some("d"), true), "nothing");
+        let default = "./ruslo-data ./ruslo-data/secret.key";
+        assert_eq!(kept(None, None, true), default);
+        assert_eq!(kept(None, Some("d"), false), "d d/secret.key");
+        assert_eq!(
+            kept(Some("s3://b/p"), Some("d"), false),
+            "s3://b/p d/secret.key"
+        );
+    }
+
+    #[test]
     fn mistakes_are_named() {
-        let error = |args: ServerArgs| format!("{:#}", args.settings().unwrap_err());
+        let error = |args: ServerArgs| format!("{:#}", args.settings(true).unwrap_err());
         let unknown = file("wrokers = 3\n");
         let args = ServerArgs {
             config: Some(unknown.path().into()),

@@ -129,6 +129,9 @@ async fn welcome(
     };
     let user = given("user").unwrap_or(DEFAULT_USER);
     let database = given("database").unwrap_or(DEFAULT_DATABASE);
+    if let Err(error) = server.engine.health() {
+        return refuse(wire, &error.into()).await;
+    }
     let mut session = server.engine.session(user, database);
     for (name, value) in settings(&parameters) {
         if let Err(failure) = set(&mut session, &name, &value).await {

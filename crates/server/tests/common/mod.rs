@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test binary uses its own part of this.
 
+use ruslo_engine::Storage;
 use ruslo_server::cli::{Running, Settings};
 use tokio_postgres::{Client, NoTls};
 
@@ -13,6 +14,7 @@ pub(crate) fn settings() -> Settings {
         log: "warn".into(),
         tls: None,
         connections_max: 20,
+        storage: Storage::Memory,
     }
 }
 

@@ -113,7 +113,7 @@ struct Demo {
 pub(super) async fn demo(args: DemoArgs) -> Result<()> {
     let seconds = args.seconds()?;
     let example = Example::named(&args.example)?;
-    let settings = args.server.settings()?;
+    let settings = args.server.settings(false)?;
     let stop = stop_signal()?;
     tokio::pin!(stop);
 

@@ -1,0 +1,160 @@
+//! The thread that makes times durable.
+//!
+//! An append blocks for a write and an fsync, or for a bucket's answer, so it has a thread of its
+//! own. What came in meanwhile is appended in one piece. A store that is away for a while is waited
+//! for: times stay invisible until it is back, and nothing is lost.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use ruslo_repr::{Error, ObjectId, Result, Time};
+use ruslo_state::{BindingLog, Entry, Record};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Change, refused};
+use crate::coordinator::PeekedRows;
+use crate::layout::Layout;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// Everything that one time holds and that cannot be had again from elsewhere.
+pub(crate) struct TimeRecord {
+    pub(crate) time: Time,
+    /// For sources that moved: each partition's next offset.
+    pub(crate) offsets: ruslo_state::Offsets,
+    /// What was written to tables.
+    pub(crate) rows: Vec<(ObjectId, Arc<Layout>, PeekedRows)>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// What the thread tells.
+pub(crate) enum LogEvent {
+    /// Everything up to this time is durable.
+    Durable(Time),
+    /// Nothing more can be made durable.
+    Failed(Error),
+}
+
+enum Job {
+    Append(TimeRecord),
+    /// Records of times before this one are in a checkpoint.
+    Truncate(Time),
+}
+
+/// Hands times to the thread; dropping it ends the thread.
+pub(crate) struct Appender {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Appender {
+    /// Must be called within the runtime, which drives what a bucket needs.
+    pub(crate) fn start(
+        log: Box<dyn BindingLog>,
+        events: UnboundedSender<LogEvent>,
+    ) -> Result<Appender> {
+        let (jobs, queue) = mpsc::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let spawned = std::thread::Builder::new()
+            .name("binding-log".into())
+            .spawn(move || {
+                if let Err(error) = serve(log, &queue, &events, &runtime) {
+                    let _ = events.send(LogEvent::Failed(error));
+                }
+            });
+        spawned.map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
+        Ok(Appender { jobs })
+    }
+
+    pub(crate) fn append(&self, record: TimeRecord) {
+        // A thread that has ended has said why.
+        let _ = self.jobs.send(Job::Append(record));
+    }
+
+    pub(crate) fn truncate_before(&self, time: Time) {
+        let _ = self.jobs.send(Job::Truncate(time));
+    }
+}
+
+fn serve(
+    mut log: Box<dyn BindingLog>,
+    jobs: &mpsc::Receiver<Job>,
+    events: &UnboundedSender<LogEvent>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<()> {
+    while let Ok(first) = jobs.recv() {
+        let mut records = vec![];
+        let mut truncate = None;
+        for job in std::iter::once(first).chain(jobs.try_iter()) {
+            match job {
+                Job::Append(record) => records.push(encode(record)?),
+                Job::Truncate(time) => truncate = Some(time),
+            }
+        }
+        if let Some(last) = records.last() {
+            let time = last.time;
+            append(log.as_mut(), &records, runtime)?;
+            let _ = events.send(LogEvent::Durable(time));
+        }
+        if let Some(time) = truncate
+            && let Err(error) = runtime.block_on(log.truncate_before(time))
+        {
+            tracing::warn!(%error, "the binding log could not be shortened; trying again later");
+        }
+    }
+    Ok(())
+}
+
+fn encode(record: TimeRecord) -> Result<Record> {
+    let mut entries = vec![];
+    if !record.offsets.is_empty() {
+        let offsets = record.offsets;
+        entries.push(Entry::Binding { offsets });
+    }
+    for (table, layout, rows) in record.rows {
+        entries.push(Entry::Rows {
+            table: table.0,
+            updates: layout.decode_changes(&rows)?,
+        });
+    }
+    for change in &record.changes {
+        let change = change.to_json()?;
+        entries.push(Entry::Catalog { change });
+    }
+    Ok(Record {
+        time: record.time,
+        entries,
+    })
+}
+
+/// Appends, as often as it takes while trying again can help.
+fn append(
+    log: &mut dyn BindingLog,
+    records: &[Record],
+    runtime: &tokio::runtime::Handle,
+) -> Result<()> {
+    let mut backoff = BACKOFF_MIN;
+    let mut failed = false;
+    loop {
+        match runtime.block_on(log.append(records)) {
+            Ok(()) => break,
+            Err(error) if error.can_retry() => {
+                if !failed {
+                    tracing::error!(
+                        %error,
+                        "nothing can be made durable now; nothing new is shown until it can"
+                    );
+                }
+                failed = true;
+            }
+            Err(error) => return Err(refused(&error)),
+        }
+        std::thread::sleep(backoff);
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+    if failed {
+        tracing::info!("the store can be written again");
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! What survives the process: the catalog, rows of tables, how far sources were read.
+//!
+//! ```text
+//!   coordinator ──what a time holds──> Appender ──> binding log      before the time is visible
+//!
+//!   start ──> Store ──> History ──> objects as of the last time ──> the same times again
+//! ```
+//!
+//! Everything durable goes through `ruslo_state`; what its bytes mean to the engine is said here.
+//! Secrets are sealed before they get there, see [`seal`].
+
+mod appender;
+mod definition;
+mod history;
+mod recover;
+mod seal;
+
+use std::path::PathBuf;
+
+use ruslo_repr::{Error, ErrorKind, Result};
+use ruslo_state::{Checkpoints, Opened, Options, Store};
+
+pub(crate) use appender::{Appender, LogEvent, TimeRecord};
+pub(crate) use definition::{Change, Definition, Image, SourceStart};
+pub(crate) use history::{Bound, History};
+pub(crate) use recover::{Recovering, recover};
+pub(crate) use seal::Sealer;
+
+/// Where a server keeps what must survive it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Nowhere: a restart begins with nothing.
+    Memory,
+    Store {
+        /// A folder, or an `s3://bucket/prefix`.
+        url: String,
+        /// The key that seals secrets; made at the first start. Readable by the owner only.
+        key_file: PathBuf,
+    },
+}
+
+/// The open store of a server.
+pub(crate) struct Durable {
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) sealer: Sealer,
+}
+
+/// Opens the store and reads everything that happened since its last checkpoint.
+pub(crate) async fn open(
+    url: &str,
+    key_file: &std::path::Path,
+) -> Result<(Durable, Box<dyn ruslo_state::BindingLog>, History)> {
+    // First, since it makes the folder readable by its owner alone.
+    let sealer = Sealer::open(key_file)?;
+    let store = Store::parse(url).map_err(|error| refused(&error))?;
+    let opened = ruslo_state::open(&store, Options::new(seal::random_number()?)).await;
+    let Opened {
+        checkpoints,
+        log,
+        checkpoint,
+        records,
+        torn: _,
+    } = opened.map_err(|error| refused(&error))?;
+    let history = History::read(&checkpoint, records).await?;
+    let durable = Durable {
+        checkpoints,
+        sealer,
+    };
+    Ok((durable, log, history))
+}
+
+/// An error of the store, with what to do about it.
+pub(crate) fn refused(error: &ruslo_state::Error) -> Error {
+    use ruslo_state::Error::*;
+    let (kind, hint) = match error {
+        Retry(_) => (ErrorKind::External, None),
+        NoSpace(_) => (ErrorKind::External, Some("Free some space.")),
+        Denied(_) => (
+            ErrorKind::External,
+            Some("Give this user the right to read and write there, or choose another --data-dir."),
+        ),
+        InUse(_) => (
+            ErrorKind::InvalidState,
+            Some("Stop the other server, or choose another --data-dir."),
+        ),
+        Fenced(_) => (
+            ErrorKind::InvalidState,
+            Some("Only one server may write to a store."),
+        ),
+        Corrupt(_) => (
+            ErrorKind::InvalidState,
+            Some("Restore a backup of the data."),
+        ),
+        UnsupportedVersion(_) => (
+            ErrorKind::InvalidState,
+            Some("Start the version that wrote the data, or a newer one."),
+        ),
+        Reopen(_) => (ErrorKind::External, Some("Start the server again.")),
+        InvalidUse(_) => (ErrorKind::InvalidParameter, None),
+    };
+    let error = Error::new(kind, error.to_string());
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}

@@ -1,0 +1,231 @@
+//! Bringing back what the server before had.
+//!
+//! ```text
+//!   statements, by id ──> tables, views, sinks     views read their sources' past up to the last
+//!                              │                   binding, as a new view does
+//!   the log's times  ──────────┴──> closed again ──> every view through the last time
+//!                                                        └──> only then is anything served
+//! ```
+//!
+//! The same times hold the same rows, so nothing that was seen is taken back. A view whose past
+//! cannot be read any more is *broken*: reading it says why, and everything else goes on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use ruslo_repr::{Error, ObjectId, Result, Time};
+use tokio::sync::oneshot;
+
+use super::{Bound, Definition, History};
+use crate::Shared;
+use crate::catalog::{Body, Catalog, View};
+use crate::coordinator::{Replayed, Request};
+use crate::ingest::{Past, Source};
+use crate::layout::Layout;
+use crate::session::Session;
+
+/// How often a view that is waited for is looked at, and spoken of.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a live flow that could not be started is tried again.
+const START_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The pasts that a view reads, of each of its sources.
+type Pasts = (ObjectId, Vec<(Arc<Source>, Past)>);
+
+/// What an object needs to know that is made again.
+#[derive(Clone)]
+pub(crate) struct Recovering {
+    pub(crate) definition: Definition,
+    /// The time of the last checkpoint, from which tables go on.
+    pub(crate) checkpoint: Time,
+    /// The last time of the server before: views begin there.
+    pub(crate) last: Time,
+    /// How far sources were bound then.
+    pub(crate) bound: Arc<Bound>,
+    /// The pasts that are being read; dropping them ends that.
+    pub(crate) pasts: Arc<Mutex<Vec<Pasts>>>,
+}
+
+/// Makes all objects again and waits until they are where they were.
+pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<()> {
+    let began = Instant::now();
+    let (checkpoint, last) = (history.checkpoint(), history.last());
+    let History {
+        times,
+        image,
+        bound,
+        ..
+    } = history;
+    let objects = image.objects.len();
+    shared.catalog.begin(&image.schemas, image.next_id);
+    let bound = Arc::new(bound);
+    let pasts = Arc::new(Mutex::new(vec![]));
+    for definition in image.objects.into_values() {
+        shared.progress(format!("making {} again", definition.name));
+        let recovering = Recovering {
+            definition,
+            checkpoint,
+            last,
+            bound: bound.clone(),
+            pasts: pasts.clone(),
+        };
+        make_again(shared, recovering).await?;
+    }
+    let mut replayed = vec![];
+    for past in times {
+        let rows = past.rows.iter().filter_map(|(table, changes)| {
+            let object = shared.catalog.get(*table)?;
+            let layout = Layout::of(&object)?;
+            Some(layout.and_then(|layout| Ok((*table, layout.encode_changes(changes)?))))
+        });
+        let (time, rows) = (past.time, rows.collect::<Result<Vec<_>>>()?);
+        replayed.push(Replayed { time, rows });
+    }
+    if replayed.is_empty() {
+        let (time, rows) = (last, vec![]);
+        replayed.push(Replayed { time, rows });
+    }
+    shared.coordinator.send(Request::Replay(replayed));
+    start_live_flows(shared, &bound);
+    let pasts = std::mem::take(&mut *pasts.lock());
+    for (view, pasts) in pasts {
+        wait_hydrated(shared, view, pasts).await?;
+    }
+    shared.progress("waiting for the last time to be complete".to_string());
+    let read = |reply| Request::Read {
+        at_least: last,
+        reply,
+    };
+    shared.coordinator.ask(read).await?;
+    tracing::info!(
+        objects,
+        seconds = began.elapsed().as_secs_f32(),
+        "everything is back as it was at time {last}"
+    );
+    Ok(())
+}
+
+async fn make_again(shared: &Arc<Shared>, recovering: Recovering) -> Result<()> {
+    let definition = &recovering.definition;
+    let name = definition.name.clone();
+    let text = match (&definition.sealed, &shared.durable) {
+        (Some(sealed), Some(durable)) => durable.sealer.open_sealed(sealed)?,
+        _ => definition.statement.clone(),
+    };
+    let made = Session::recover(shared.clone(), recovering, &text).await;
+    made.map_err(|error| {
+        let message = format!("\"{name}\" cannot be brought back: {error}");
+        Error::new(error.kind, message)
+    })
+}
+
+/// Reads sources on from where they were bound. One whose client cannot be made is tried again.
+fn start_live_flows(shared: &Arc<Shared>, bound: &Arc<Bound>) {
+    for object in shared.catalog.objects() {
+        let Body::Source { source, .. } = &object.body else {
+            continue;
+        };
+        let (shared, source, bound) = (shared.clone(), source.clone(), bound.clone());
+        tokio::spawn(async move {
+            loop {
+                let (reading, shared, bound) = (source.clone(), shared.clone(), bound.clone());
+                let started = tokio::task::spawn_blocking(move || {
+                    let bound = bound.get(&reading.id);
+                    reading.note_started(bound.is_some());
+                    reading.start_live(bound, &shared.workers, &shared.coordinator)
+                });
+                match started.await {
+                    Ok(Ok(())) | Err(_) => return,
+                    Ok(Err(error)) => {
+                        tracing::error!(source = source.name, %error, "cannot read; trying again");
+                    }
+                }
+                tokio::time::sleep(START_INTERVAL).await;
+            }
+        });
+    }
+}
+
+/// Waits for a view to be through the last time. One that cannot get there is marked as broken,
+/// and so is what reads it.
+async fn wait_hydrated(
+    shared: &Arc<Shared>,
+    id: ObjectId,
+    pasts: Vec<(Arc<Source>, Past)>,
+) -> Result<()> {
+    let Some((name, view)) = view_of(&shared.catalog, id) else {
+        return Ok(());
+    };
+    let (reply, hydrated) = oneshot::channel();
+    shared.coordinator.send(Request::WaitHydrated { id, reply });
+    tokio::pin!(hydrated);
+    let mut reported = Instant::now();
+    shared.progress(format!("view {name} reads what it had read"));
+    while view.broken.get().is_none() {
+        let failure = tokio::select! {
+            result = &mut hydrated => match result {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => return Err(Error::internal("the coordinator ended")),
+            },
+            () = tokio::time::sleep(CHECK_INTERVAL) => failed_past(&pasts),
+        };
+        if let Some(reason) = failure {
+            break_views(&shared.catalog, id, &name, &reason);
+            return Ok(());
+        }
+        if reported.elapsed() >= REPORT_INTERVAL {
+            let states = pasts
+                .iter()
+                .map(|(source, past)| past.describe(&source.name));
+            let states: Vec<String> = states.collect();
+            let text = format!("view {name} reads what it had read: {}", states.join("; "));
+            tracing::info!("{text}");
+            shared.progress(text);
+            reported = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+fn failed_past(pasts: &[(Arc<Source>, Past)]) -> Option<String> {
+    pasts.iter().find_map(|(source, past)| {
+        let error = past.failure()?;
+        Some(format!("source \"{}\": {error}", source.name))
+    })
+}
+
+/// Marks a view, and every view that reads it, as lost.
+fn break_views(catalog: &Catalog, id: ObjectId, name: &str, reason: &str) {
+    let message = format!("view \"{name}\" could not be brought back after the restart");
+    let error = Error::new(ruslo_repr::ErrorKind::InvalidState, message)
+        .with_detail(reason)
+        .with_hint("Correct the cause and start the server again, or drop the view.");
+    tracing::error!(reason, "view {name} could not be brought back");
+    let broken = catalog.dependents(id).into_iter().map(|object| object.id);
+    for id in broken.chain([id]) {
+        if let Some((_, view)) = view_of(catalog, id) {
+            let _ = view.broken.set(error.clone());
+        }
+    }
+}
+
+/// A view by its id, also one that is a sink's own.
+fn view_of(catalog: &Catalog, id: ObjectId) -> Option<(String, Arc<View>)> {
+    let of_object = |object: &crate::catalog::Object| match &object.body {
+        Body::MaterializedView { view, .. } if object.id == id => {
+            Some((object.name.clone(), view.clone()))
+        }
+        Body::Sink {
+            view: Some((own, view)),
+            ..
+        } if *own == id || object.id == id => Some((object.name.clone(), view.clone())),
+        _ => None,
+    };
+    catalog
+        .objects()
+        .iter()
+        .find_map(|object| of_object(object))
+}

@@ -1,0 +1,309 @@
+"""The server is killed and started again on the same data: everything is as it was."""
+
+import random
+import subprocess
+import threading
+import time
+
+import psycopg
+import pytest
+from services import Kafka, free_port, generate, wait_until
+from services.ruslo import binary
+
+SUM = "SELECT sum(n)::bigint FROM v"
+
+
+def article_like(ruslo, source, topic, redis=None, **options):
+    source("s", topic, **options)
+    ruslo.execute("CREATE MATERIALIZED VIEW v AS SELECT event, count(*) AS n FROM s GROUP BY event")
+    if redis:
+        ruslo.execute(
+            "CREATE SINK k FROM v WITH (connector='redis', primary_key='event',"
+            f" redis.url='{redis.url}') FORMAT PLAIN ENCODE TEMPLATE"
+            " (force_append_only='true', key_format='{event}', value_format='{n}')"
+        )
+
+
+def in_redis(redis) -> int:
+    return sum(int(value) for value in redis.contents().values())
+
+
+def test_catalog_and_tables(ruslo):
+    ruslo.execute(
+        "CREATE SCHEMA app",
+        "CREATE TABLE t (id int PRIMARY KEY, price numeric, at timestamptz, tags varchar[],"
+        " doc jsonb, f float8, ok boolean, span interval)",
+        "INSERT INTO t VALUES (1, 1.50, '2026-01-02 03:04:05.678+00', '{a,NULL,\"b c\"}',"
+        " '{\"a\": [1, 2]}', 'NaN', true, '1 day 02:00:00'), (2, 'NaN', NULL, NULL, NULL, -0.0,"
+        " NULL, NULL), (3, 3, NULL, '{}', 'null', 1e300, false, NULL)",
+        "UPDATE t SET price = 2.500 WHERE id = 1",
+        "DELETE FROM t WHERE id = 3",
+        "CREATE MATERIALIZED VIEW m AS SELECT ok, count(*), sum(price) FROM t GROUP BY ok",
+        "CREATE MATERIALIZED VIEW app.mm AS SELECT count(*) AS groups FROM m",
+        "CREATE VIEW lost AS SELECT 1 AS one",
+        "CREATE OR REPLACE VIEW lost AS SELECT 2 AS one",
+        "DROP VIEW lost",
+        "CREATE VIEW w AS SELECT id + 1 AS next FROM t",
+        "CREATE OR REPLACE VIEW w AS SELECT id + 2 AS next FROM t",
+    )
+    # What names stand for depends on the session that said them.
+    with ruslo.connect() as connection:
+        connection.execute("SET search_path TO app")
+        connection.execute("SET timezone TO 'Europe/Berlin'")
+        connection.execute("CREATE TABLE twice (x int)")
+        connection.execute("INSERT INTO twice VALUES (1), (1), (NULL)")
+        connection.execute(
+            "CREATE MATERIALIZED VIEW hours AS SELECT x,"
+            " extract(hour FROM timestamptz '2026-01-01 00:30:00+00') AS hour FROM twice"
+        )
+    queries = [
+        "SELECT * FROM t",
+        "SELECT * FROM m",
+        "SELECT * FROM app.mm",
+        "SELECT * FROM w",
+        "SELECT * FROM app.twice",
+        "SELECT * FROM app.hours",
+        "SHOW CREATE VIEW w",
+        "SHOW CREATE MATERIALIZED VIEW m",
+        "SELECT relname, relkind FROM pg_class WHERE relname IN ('t', 'm', 'w', 'mm', 'twice')",
+        "SELECT schema_name FROM information_schema.schemata",
+    ]
+    before = {query: sorted(ruslo.rows(query), key=repr) for query in queries}
+    for _ in range(2):
+        ruslo.restart()
+        after = {query: sorted(ruslo.rows(query), key=repr) for query in queries}
+        # A NaN is not equal to itself.
+        assert repr(after) == repr(before)
+    ruslo.execute("INSERT INTO t (id, ok) VALUES (9, true)", "INSERT INTO app.twice VALUES (5)")
+    assert ruslo.rows("SELECT count FROM m WHERE ok") == [(2,)]
+    with pytest.raises(psycopg.errors.DuplicateTable):
+        ruslo.execute("CREATE TABLE t (a int)")
+    ruslo.execute("DROP TABLE t CASCADE", "DROP SCHEMA app CASCADE", "CREATE TABLE t (a int)")
+    ruslo.restart()
+    assert ruslo.rows("SELECT * FROM t") == []
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        ruslo.rows("SELECT * FROM app.twice")
+
+
+def test_what_was_acknowledged_is_there(ruslo):
+    ruslo.execute("CREATE TABLE t (id int)", "CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM t")
+    random.seed(7)
+    acknowledged, tried = 0, 0
+    for _ in range(5):
+        end = threading.Timer(random.uniform(0.05, 0.6), ruslo.process.kill)
+        end.start()
+        try:
+            with ruslo.connect() as connection:
+                while True:
+                    tried += 1
+                    connection.execute("INSERT INTO t VALUES (%s)", (tried,))
+                    acknowledged += 1
+        except psycopg.OperationalError:
+            pass
+        end.join()
+        ruslo.restart()
+        ids = [row[0] for row in ruslo.rows("SELECT id FROM t")]
+        # The last one of each round may be there although nobody was told.
+        assert len(ids) == len(set(ids)) and set(ids) <= set(range(1, tried + 1))
+        assert len(ids) >= acknowledged
+        assert ruslo.rows("SELECT * FROM m") == [(len(ids),)]
+        acknowledged = len(ids)
+    assert acknowledged > 20
+
+
+def test_counts_are_exact_over_kills(ruslo, kafka, topic, source, redis):
+    article_like(ruslo, source, topic, redis)
+    total = 60_000
+    sending = generate(kafka.address(), topic, count=total, rate=4000, wait=False)
+    seen, stop = [0], threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            try:
+                with ruslo.connect() as connection:
+                    while not stop.is_set():
+                        count = connection.execute(SUM).fetchone()[0] or 0
+                        assert count >= seen[-1], f"{count} after {seen[-1]}"
+                        seen.append(count)
+                        time.sleep(0.01)
+            except psycopg.OperationalError:
+                time.sleep(0.02)
+            except AssertionError as error:
+                seen.append(error)
+                return
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    random.seed(11)
+    for _ in range(5):
+        time.sleep(random.uniform(0.3, 2))
+        ruslo.restart()
+    out, err = sending.communicate(timeout=120)
+    assert sending.returncode == 0, out + err
+    ruslo.wait_rows(SUM, [(total,)], timeout_s=60)
+    wait_until(lambda: in_redis(redis) == total, 30, "Redis equal to the view")
+    stop.set()
+    watching.join()
+    errors = [value for value in seen if isinstance(value, AssertionError)]
+    assert not errors, errors
+    assert len(set(seen)) > 20
+
+
+def test_latest_is_resolved_once(ruslo, kafka, topic, source):
+    kafka.produce(topic, ['{"event": "before"}'] * 10)
+    source("s", topic, scan__startup__mode="latest")
+    ruslo.restart()
+    kafka.produce(topic, ['{"event": "after"}'] * 5)
+    ruslo.restart()
+    ruslo.execute("CREATE MATERIALIZED VIEW v AS SELECT event, count(*) AS n FROM s GROUP BY event")
+    ruslo.wait_rows("SELECT * FROM v", [("after", 5)])
+    kafka.add_partitions(topic, 4)
+    kafka.produce(topic, ['{"event": "new"}'] * 7, partition=3)
+    ruslo.wait_rows("SELECT * FROM v", [("after", 5), ("new", 7)])
+    ruslo.restart()
+    ruslo.wait_rows("SELECT * FROM v", [("after", 5), ("new", 7)])
+    # A view made later has the same past.
+    ruslo.execute("CREATE MATERIALIZED VIEW w AS SELECT event, count(*) AS n FROM s GROUP BY event")
+    ruslo.wait_rows("SELECT * FROM w", [("after", 5), ("new", 7)])
+
+
+def test_redis_away_at_the_start(ruslo, kafka, topic, source, redis):
+    article_like(ruslo, source, topic, redis)
+    generate(kafka.address(), topic, count=1000)
+    wait_until(lambda: in_redis(redis) == 1000)
+    redis.stop()
+    ruslo.restart()
+    generate(kafka.address(), topic, count=1000, seed=2)
+    ruslo.wait_rows(SUM, [(2000,)])
+    wait_until(lambda: ruslo.value("SELECT state FROM ruslo.sinks") != "running")
+    redis.start()
+    wait_until(lambda: in_redis(redis) == 2000, 30, "Redis equal to the view")
+
+
+def test_kafka_away_at_the_start(ruslo, kafka, topic, source):
+    article_like(ruslo, source, topic)
+    generate(kafka.address(), topic, count=1000)
+    ruslo.wait_rows(SUM, [(1000,)])
+    ruslo.kill()
+    kafka.stop()
+    ruslo.start(wait=False)
+    try:
+        wait_until(lambda: "recovering" in ruslo.http("/healthz")[1], 20, "the wait in /healthz")
+        with pytest.raises(psycopg.OperationalError, match="recovering"):
+            ruslo.connect()
+    finally:
+        kafka.start()
+    ruslo.wait_ready()
+    ruslo.wait_rows(SUM, [(1000,)])
+
+
+def test_secrets_are_sealed(ruslo, kafka, authority, source, topic, redis_acl):
+    ruslo.execute(
+        f"CREATE SOURCE s (event varchar) WITH (connector='kafka', topic='{topic}',"
+        f" properties.bootstrap.server='{kafka.address('SASL_SSL')}',"
+        " properties.security.protocol='SASL_SSL', properties.sasl.mechanism='SCRAM-SHA-256',"
+        f" properties.sasl.username='{kafka.username}',"
+        f" properties.sasl.password='{kafka.password}') FORMAT PLAIN ENCODE JSON",
+        "CREATE MATERIALIZED VIEW v AS SELECT event, count(*) AS n FROM s GROUP BY event",
+        "CREATE SINK k FROM v WITH (connector='redis', primary_key='event',"
+        f" redis.url='{redis_acl.url}') FORMAT PLAIN ENCODE JSON (force_append_only='true')",
+    )
+    kafka.produce(topic, ['{"event": "a"}'] * 3)
+    ruslo.wait_rows("SELECT * FROM v", [("a", 3)])
+    for _ in range(2):
+        ruslo.restart()
+        ruslo.wait_rows("SELECT * FROM v", [("a", 3)])
+    for path in ruslo.data.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert Kafka.password.encode() not in content, path
+            assert b"redis-secret" not in content, path
+    assert (ruslo.data / "secret.key").stat().st_mode & 0o777 == 0o600
+    assert ruslo.data.stat().st_mode & 0o777 == 0o700
+    # Without its key the data says so and is left alone.
+    ruslo.kill()
+    key = (ruslo.data / "secret.key").read_text()
+    (ruslo.data / "secret.key").unlink()
+    with pytest.raises(RuntimeError, match="cannot be read with the key"):
+        ruslo.start()
+    (ruslo.data / "secret.key").write_text(key)
+    ruslo.start()
+    assert ruslo.rows("SELECT * FROM v") == [("a", 3)]
+
+
+def test_a_folder_has_one_server(ruslo):
+    ruslo.execute("CREATE TABLE t (a int)")
+    second = subprocess.run(
+        [
+            binary(), "serve", "--data-dir", str(ruslo.data),
+            "--listen", f"127.0.0.1:{free_port()}", "--http", "off",
+        ],  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode not in (0, 101)
+    assert str(ruslo.pid) in second.stderr and str(ruslo.data) in second.stderr
+    ruslo.execute("INSERT INTO t VALUES (1)")
+    ruslo.restart()
+    assert ruslo.rows("SELECT * FROM t") == [(1,)]
+
+
+def test_memory_keeps_nothing(start_ruslo):
+    ruslo = start_ruslo(store="memory")
+    ruslo.execute("CREATE TABLE t (a int)")
+    ruslo.restart()
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        ruslo.rows("SELECT * FROM t")
+    assert not ruslo.data.exists()
+
+
+def test_sigterm_keeps_everything(ruslo, kafka, topic, source):
+    article_like(ruslo, source, topic)
+    generate(kafka.address(), topic, count=2000)
+    ruslo.wait_rows(SUM, [(2000,)])
+    assert ruslo.stop() == 0
+    ruslo.start()
+    assert ruslo.rows(SUM) == [(2000,)]
+
+
+def test_broken_files_are_named(start_ruslo):
+    ruslo = start_ruslo()
+    ruslo.execute("CREATE TABLE t (a int)")
+    for i in range(20):
+        ruslo.execute(f"INSERT INTO t VALUES ({i})")
+    ruslo.kill()
+    log = max((ruslo.data / "log").iterdir())
+    whole = log.read_bytes()
+    # The end of the log may be torn: what was acknowledged before is there.
+    log.write_bytes(whole[:-3])
+    ruslo.start()
+    assert ruslo.value("SELECT count(*) FROM t") in (19, 20)
+    ruslo.kill()
+    log = sorted((ruslo.data / "log").iterdir())[0]
+    whole = log.read_bytes()
+    middle = len(whole) // 2
+    log.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(RuntimeError, match=log.name):
+        ruslo.start()
+    log.write_bytes(whole)
+    ruslo.start()
+    assert ruslo.value("SELECT count(*) FROM t") in (19, 20)
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder of a file"])
+def test_a_folder_that_cannot_be_written(tmp_path, what):
+    place = tmp_path / "file"
+    place.write_text("in the way")
+    folder = place if what == "a file" else place / "data"
+    started = subprocess.run(
+        [binary(), "serve", "--data-dir", str(folder), "--listen", f"127.0.0.1:{free_port()}",
+         "--http", "off"],  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert started.returncode not in (0, 101)
+    assert str(folder) in started.stderr
