@@ -1,5 +1,6 @@
 """The server is killed and started again on the same data: everything is as it was."""
 
+import json
 import random
 import subprocess
 import threading
@@ -307,3 +308,135 @@ def test_a_folder_that_cannot_be_written(tmp_path, what):
     )
     assert started.returncode not in (0, 101)
     assert str(folder) in started.stderr
+
+
+KINDS = {
+    "groups": "SELECT a, count(*) AS n, sum(i) AS i, avg(f) AS f, sum(p) AS p FROM x GROUP BY a",
+    "counts": "SELECT a, count(*) AS n FROM x GROUP BY a",
+    "total": "SELECT count(*) AS n, sum(f) AS f FROM x",
+    "extremes": "SELECT a, min(i) AS low, max(i) AS high, max(p) AS p FROM x GROUP BY a",
+    "extreme": "SELECT max(s) AS s, min(f) AS f FROM x",
+    "distinct_values": "SELECT a, count(DISTINCT i) AS n FROM x GROUP BY a",
+    "distinct_rows": "SELECT DISTINCT a, s FROM x",
+    "rows": "SELECT i, upper(s) AS s, p FROM x WHERE i % 7 = 0",
+    "generic": "SELECT a, stddev(f) AS f, string_agg(s, ',' ORDER BY s) AS s FROM x WHERE i < 50"
+    " GROUP BY a",
+    "inner_join": "SELECT x.i, x.s, y.s AS t FROM x JOIN y ON x.i = y.i WHERE x.a = 1",
+    "left_join": "SELECT x.i, x.a, y.s FROM x LEFT JOIN y ON x.i = y.i WHERE x.a = 2",
+    "full_join": "SELECT x.s, y.s AS t FROM x FULL JOIN y ON x.s = y.s AND x.a = 0",
+    "residual": "SELECT x.i, y.i AS j FROM x LEFT JOIN y ON x.a = y.a AND x.i > y.i + 990",
+    "cross": "SELECT count(*) AS n FROM x CROSS JOIN (SELECT count(*) AS m FROM y) AS z",
+    "union_of_sources": "SELECT a FROM x UNION ALL SELECT a FROM y",
+    "union_with_table": "SELECT i FROM x WHERE a = 3 UNION ALL SELECT i FROM t",
+    "union_with_values": "SELECT i FROM x WHERE a = 4 UNION ALL SELECT 7",
+    "join_with_table": "SELECT x.a, t.name, count(*) AS n FROM x JOIN t ON x.a = t.i GROUP BY 1, 2",
+    "semi": "SELECT i FROM x WHERE a = 1 AND i IN (SELECT i FROM y)",
+    "anti": "SELECT i FROM x WHERE a = 1 AND NOT EXISTS (SELECT FROM y WHERE y.i = x.i)",
+    "on_a_view": "SELECT n, count(*) AS groups FROM counts GROUP BY n",
+    "failing": "SELECT a, count(*) AS n FROM x WHERE 100 / (i % 3) > 0 GROUP BY a",
+    "failing_rows": "SELECT i, 100 / (i % 100) AS q FROM x",
+}
+
+
+def make_kinds(ruslo, source, topics):
+    columns = "a int, i int, f double precision, p numeric, s varchar"
+    for name, topic in zip("xy", topics, strict=True):
+        source(name, topic, columns)
+    ruslo.execute(
+        "CREATE TABLE t (i int PRIMARY KEY, name varchar)",
+        "INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, 'three')",
+        *(f"CREATE MATERIALIZED VIEW {name} AS {query}" for name, query in KINDS.items()),
+    )
+
+
+def produce_kinds(kafka, topics, seed: int):
+    rng = random.Random(seed)
+    for topic in topics:
+        lines = []
+        for _ in range(300):
+            i = rng.choice([rng.randrange(1000), None])
+            f = rng.choice([rng.uniform(-1e9, 1e9), 0.1, None])
+            s = rng.choice(["red", "green", "blue", None])
+            p = rng.choice([f"{rng.uniform(-9, 9):.{rng.randrange(5)}f}", "NaN", None])
+            message = {"a": rng.randrange(5), "i": i, "f": f, "p": p, "s": s}
+            lines.append(json.dumps(message))
+        lines.insert(rng.randrange(300), "{broken")
+        lines.insert(rng.randrange(300), '{"a": "not a number", "i": 5}')
+        kafka.produce(topic, lines)
+
+
+def contents(ruslo) -> dict:
+    all_rows = {name: ruslo.rows(f"SELECT * FROM {name}") for name in KINDS}
+    all_rows["errors"] = ruslo.rows(
+        "SELECT view, expression, message, rows FROM ruslo.expression_errors"
+    )
+    all_rows["bad"] = ruslo.rows(
+        'SELECT source, "partition", "offset", "column", reason FROM ruslo.decode_errors'
+    )
+    return {name: sorted(rows, key=repr) for name, rows in all_rows.items()}
+
+
+def test_views_of_every_kind(ruslo, start_ruslo, kafka, source, authority):
+    """Killed at several places; in the end it holds what a server holds that never was."""
+    topics = [kafka.create_topic(f"kinds-{i}-{random.randrange(10**9)}", 2) for i in range(2)]
+    make_kinds(ruslo, source, topics)
+    for step in range(4):
+        produce_kinds(kafka, topics, seed=step)
+        ruslo.wait_rows("SELECT n FROM total", [(301 * (step + 1),)])
+        if step != 1:
+            # Some kills come after a checkpoint of just this, and some before.
+            time.sleep([1.3, 0, 0.2, 1.3][step])
+        ruslo.restart()
+        assert ruslo.rows("SELECT n FROM total") == [(301 * (step + 1),)]
+        ruslo.execute(f"INSERT INTO t VALUES ({step + 10}, 'later')", "DELETE FROM t WHERE i = 1")
+    after = contents(ruslo)
+    other = start_ruslo(workers=1, env={"SSL_CERT_FILE": str(authority.ca)})
+    options = f"connector='kafka', properties.bootstrap.server='{kafka.address()}'"
+    columns = "a int, i int, f double precision, p numeric, s varchar"
+    for name, topic in zip("xy", topics, strict=True):
+        other.execute(
+            f"CREATE SOURCE {name} ({columns}) WITH ({options}, topic='{topic}')"
+            " FORMAT PLAIN ENCODE JSON"
+        )
+    other.execute(
+        "CREATE TABLE t (i int PRIMARY KEY, name varchar)",
+        "INSERT INTO t VALUES (2, 'two'), (3, 'three'), (10, 'later'), (11, 'later'),"
+        " (12, 'later'), (13, 'later')",
+        *(f"CREATE MATERIALIZED VIEW {name} AS {query}" for name, query in KINDS.items()),
+    )
+    other.wait_rows("SELECT n FROM total", [(301 * 4,)])
+    expected = contents(other)
+    for name, rows in expected.items():
+        assert repr(after[name]) == repr(rows), name
+    assert len(expected["bad"]) == 16 and expected["errors"]
+
+
+def test_deletes_reach_redis_over_a_crash(ruslo, redis):
+    ruslo.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        "CREATE MATERIALIZED VIEW m AS SELECT id, sum(v) AS v FROM t GROUP BY id",
+        "CREATE SINK k FROM m WITH (connector='redis', primary_key='id',"
+        f" redis.url='{redis.url}') FORMAT UPSERT ENCODE TEMPLATE"
+        " (key_format='{id}', value_format='{v}')",
+        "INSERT INTO t SELECT i, i FROM generate_series(1, 100) AS g(i)",
+    )
+    wait_until(lambda: len(redis.contents()) == 100)
+    for pause in (0, 2):
+        # Gone while Redis is away, before or after a checkpoint.
+        redis.stop()
+        ruslo.execute(f"DELETE FROM t WHERE id <= {40 if pause else 20}", "UPDATE t SET v = v + 1")
+        time.sleep(pause)
+        ruslo.kill()
+        redis.start()
+        ruslo.start()
+        expected = {str(i): str(v) for i, v in ruslo.rows("SELECT * FROM m")}
+        wait_until(lambda: redis.contents() == expected, 30, "Redis equal to the view")
+    # Rows that came and went between two checkpoints were in Redis and must not stay there.
+    ruslo.execute("INSERT INTO t VALUES (1000, 1)")
+    wait_until(lambda: redis.contents().get("1000") == "1")
+    redis.stop()
+    ruslo.execute("DELETE FROM t WHERE id = 1000")
+    ruslo.kill()
+    redis.start()
+    ruslo.start()
+    wait_until(lambda: "1000" not in redis.contents(), 30, "the key is gone")

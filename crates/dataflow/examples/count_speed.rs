@@ -41,6 +41,7 @@ fn main() -> Result<()> {
     let config = WorkersConfig {
         workers: 1,
         evaluator: Arc::new(NoExpressions),
+        durable: false,
     };
     let on_response = move |response| {
         let _ = sender.send(response);
@@ -55,6 +56,7 @@ fn main() -> Result<()> {
         key: vec![0],
         as_of: 0,
         hydrate: vec![],
+        restore: None,
     });
     let batches = (0..64)
         .map(|i| batch(i, groups))
@@ -122,5 +124,6 @@ fn batch(number: usize, groups: usize) -> Result<SourceBatch> {
         batch: batch_of(&schema, vec![column], ROWS)?,
         columns: vec![0],
         offsets: vec![(0, (number * ROWS) as i64)],
+        time: None,
     })
 }

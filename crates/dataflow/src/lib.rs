@@ -16,6 +16,7 @@
 
 mod aggregate;
 mod block;
+mod durable;
 mod protocol;
 mod queue;
 mod render;
@@ -23,6 +24,6 @@ mod spine;
 mod worker;
 mod workers;
 
-pub use protocol::{Command, ObjectStats, Response, arranged_columns, error_schema};
+pub use protocol::{Command, DurablePoint, ObjectStats, Response, arranged_columns, error_schema};
 pub use queue::{BatchQueue, Closed, SourceBatch};
 pub use workers::{Faults, Workers, WorkersConfig};

@@ -5,11 +5,16 @@
 //! share of the rows.
 
 use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
 use ruslo_repr::{Diff, Error, ObjectId, Plan, RowBytes, Schema, Time};
 use serde::{Deserialize, Serialize};
 
 /// What the workers are told to do; sent to all of them in one order.
 #[derive(Serialize, Deserialize, Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "commands are few and shared by pointer"
+)]
 pub enum Command {
     /// Gives a source a live queue on every worker.
     CreateSource {
@@ -21,11 +26,14 @@ pub enum Command {
         schema: Schema,
         key: Vec<usize>,
         as_of: Time,
+        /// Its rows at `as_of` come by a restore queue.
+        restore: bool,
     },
     /// Renders a plan; its rows are arranged by the columns `key`, in that order.
     ///
     /// For every source in `hydrate` a hydration queue will be fed; other sources start with
-    /// nothing before `as_of`.
+    /// nothing before `as_of`. With `restore` the state at `as_of` comes by restore queues, one for
+    /// each of these points, and hydration queues bring what came after it.
     CreateView {
         id: ObjectId,
         name: String,
@@ -33,6 +41,7 @@ pub enum Command {
         key: Vec<usize>,
         as_of: Time,
         hydrate: Vec<ObjectId>,
+        restore: Option<Vec<DurablePoint>>,
     },
     /// Reports the rows of a table or view at `as_of`, then every change.
     CreateSink {
@@ -73,10 +82,30 @@ pub enum Command {
         id: ObjectId,
         since: Time,
     },
+    /// Hands over what changed at the durable points of these objects since the checkpoint before,
+    /// up to `time`; all of them are through it.
+    Checkpoint {
+        time: Time,
+        objects: Vec<ObjectId>,
+    },
     Stats {
         request: u64,
     },
     Shutdown,
+}
+
+/// A durable place of a view or table.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DurablePoint {
+    /// Its number in the order in which the plan is rendered: the same for the same plan. 0 for a
+    /// table.
+    pub index: u32,
+    /// For people who look into the store.
+    pub name: String,
+    /// The columns that tell rows apart.
+    pub rows: Schema,
+    /// Names of columns that add up beside the diff, each `Decimal128(38, 0)`.
+    pub sums: Vec<String>,
 }
 
 /// What a worker reports. Always about this worker's own share.
@@ -116,6 +145,17 @@ pub enum Response {
         updates: Vec<(RowBytes, Time, Diff)>,
         upper: Time,
     },
+    /// Updates of a durable point: its row columns, `diff` (Int64), its sums. At a point's first
+    /// checkpoint there is one even if nothing is there.
+    Changes {
+        worker: usize,
+        time: Time,
+        id: ObjectId,
+        point: DurablePoint,
+        updates: RecordBatch,
+    },
+    /// All changes for the checkpoint at `time` were sent.
+    Checkpointed { worker: usize, time: Time },
     Stats {
         request: u64,
         worker: usize,

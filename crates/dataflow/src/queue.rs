@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 
 use arrow::record_batch::RecordBatch;
-use ruslo_repr::ObjectId;
+use ruslo_repr::{ObjectId, Time};
 
 /// A producer waits while a queue holds more than this many rows or bytes.
 const ROWS_MAX: usize = 256 * 1024;
@@ -24,6 +24,8 @@ pub struct SourceBatch {
     pub columns: Vec<usize>,
     /// Partitions and the offset after the last message that is in here.
     pub offsets: Vec<(i32, i64)>,
+    /// The exact time of the rows, in a hydration queue; None: the view's first time.
+    pub time: Option<Time>,
 }
 
 /// The consumer is gone: the view was dropped or the workers are shutting down.
@@ -167,6 +169,8 @@ impl BatchQueue {
 enum QueueKey {
     Live(usize, ObjectId),
     Hydration(usize, ObjectId, ObjectId),
+    /// The state of one durable point of an object.
+    Restore(usize, ObjectId, u32),
 }
 
 #[derive(Default)]
@@ -199,6 +203,17 @@ impl Registry {
         self.get(key, worker, view, Some(wake))
     }
 
+    pub(crate) fn restore(
+        &self,
+        worker: usize,
+        object: ObjectId,
+        point: u32,
+        wake: Waker,
+    ) -> BatchQueue {
+        let key = QueueKey::Restore(worker, object, point);
+        self.get(key, worker, object, Some(wake))
+    }
+
     fn get(
         &self,
         key: QueueKey,
@@ -224,6 +239,7 @@ impl Registry {
             let owned = match *key {
                 QueueKey::Live(w, source) => w == worker && source == owner,
                 QueueKey::Hydration(w, view, _) => w == worker && view == owner,
+                QueueKey::Restore(w, object, _) => w == worker && object == owner,
             };
             if owned {
                 queue.close();
@@ -234,7 +250,15 @@ impl Registry {
 
     /// Forgets one hydration queue that is exhausted.
     pub(crate) fn forget_hydration(&self, worker: usize, view: ObjectId, source: ObjectId) {
-        let key = QueueKey::Hydration(worker, view, source);
+        self.forget(QueueKey::Hydration(worker, view, source));
+    }
+
+    /// Forgets one restore queue that is exhausted.
+    pub(crate) fn forget_restore(&self, worker: usize, object: ObjectId, point: u32) {
+        self.forget(QueueKey::Restore(worker, object, point));
+    }
+
+    fn forget(&self, key: QueueKey) {
         if let Some(queue) = lock(&self.queues).open.remove(&key) {
             queue.close();
         }

@@ -23,6 +23,8 @@ pub(crate) type OnResponse = Arc<dyn Fn(Response) + Send + Sync>;
 pub struct WorkersConfig {
     pub workers: usize,
     pub evaluator: Arc<dyn Evaluator>,
+    /// Whether state is handed over at checkpoints.
+    pub durable: bool,
 }
 
 /// Wrong behaviour that a test asks for, to see that it would be noticed.
@@ -82,6 +84,7 @@ impl Workers {
         });
         let receivers = Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
         let (for_workers, evaluator) = (shared.clone(), config.evaluator);
+        let durable = config.durable;
         let communication = timely::CommunicationConfig::Process(config.workers);
         let timely_config = timely::Config {
             communication,
@@ -99,6 +102,7 @@ impl Workers {
                 evaluator: evaluator.clone(),
                 on_response: on_response.clone(),
                 faults,
+                durable,
             };
             stacker::grow(STACK_BYTES, || run_worker(timely, ends));
         });
@@ -135,6 +139,15 @@ impl Workers {
     pub fn hydration_queue(&self, worker: usize, view: ObjectId, source: ObjectId) -> BatchQueue {
         let waker = self.0.shared.wakers[worker].clone();
         self.0.shared.queues.hydration(worker, view, source, waker)
+    }
+
+    /// The queue of one durable point's state for one worker, taken as it comes. Batches have the
+    /// point's row columns, `diff` and its sums; what of it goes to which worker does not matter.
+    ///
+    /// Panics if there is no such worker.
+    pub fn restore_queue(&self, worker: usize, object: ObjectId, point: u32) -> BatchQueue {
+        let waker = self.0.shared.wakers[worker].clone();
+        self.0.shared.queues.restore(worker, object, point, waker)
     }
 
     /// Waits for the threads to end, after [`Command::Shutdown`].

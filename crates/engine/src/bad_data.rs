@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use ruslo_format::DecodeError;
+use serde::{Deserialize, Serialize};
 
 /// Rows kept per source for reading; counts go on beyond.
 const ROWS_KEPT_MAX: usize = 10_000;
@@ -23,10 +24,26 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 type Ranges = Vec<(i64, i64)>;
 
 /// One kept failure.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct BadRow {
     pub(crate) error: DecodeError,
     pub(crate) time: SystemTime,
+}
+
+/// Which offsets of a partition were decoded, for one column or (None) as whole messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Covered {
+    column: Option<usize>,
+    partition: i32,
+    ranges: Ranges,
+}
+
+/// What changed since it was last saved, and what stands.
+pub(crate) struct Saved {
+    pub(crate) come: Vec<BadRow>,
+    pub(crate) gone: Vec<BadRow>,
+    pub(crate) count: u64,
+    pub(crate) covered: Vec<Covered>,
 }
 
 /// The failures of one source.
@@ -38,6 +55,9 @@ pub(crate) struct BadData {
 #[derive(Default)]
 struct Inner {
     rows: VecDeque<BadRow>,
+    /// How many of the first rows were saved, and which saved ones have gone since.
+    saved: usize,
+    gone: Vec<BadRow>,
     count: u64,
     /// By (column, partition): offsets decoded so far. Column None stands for whole messages.
     covered: BTreeMap<(Option<usize>, i32), Ranges>,
@@ -79,7 +99,7 @@ impl BadData {
         let time = SystemTime::now();
         for error in new {
             if inner.rows.len() == ROWS_KEPT_MAX {
-                inner.rows.pop_front();
+                inner.forget_first();
             }
             inner.rows.push_back(BadRow { error, time });
         }
@@ -89,6 +109,38 @@ impl BadData {
         self.inner.lock().count
     }
 
+    /// What is to be made durable, which then counts as saved.
+    pub(crate) fn save(&self) -> Saved {
+        let mut inner = self.inner.lock();
+        let come = inner.rows.iter().skip(inner.saved).cloned().collect();
+        inner.saved = inner.rows.len();
+        let covered = inner.covered.iter();
+        let covered = covered.map(|(&(column, partition), ranges)| Covered {
+            column,
+            partition,
+            ranges: ranges.clone(),
+        });
+        Saved {
+            come,
+            covered: covered.collect(),
+            count: inner.count,
+            gone: std::mem::take(&mut inner.gone),
+        }
+    }
+
+    /// Takes in what was saved before a restart.
+    pub(crate) fn restore(&self, mut rows: Vec<BadRow>, count: u64, covered: Vec<Covered>) {
+        rows.sort_by_key(|row| (row.time, row.error.partition, row.error.offset));
+        let mut inner = self.inner.lock();
+        inner.saved = rows.len();
+        inner.rows = rows.into();
+        inner.count = count;
+        let covered = covered.into_iter();
+        inner.covered = covered
+            .map(|c| ((c.column, c.partition), c.ranges))
+            .collect();
+    }
+
     /// The newest failures, oldest of them first.
     pub(crate) fn rows(&self) -> Vec<BadRow> {
         self.inner.lock().rows.iter().cloned().collect()
@@ -96,6 +148,14 @@ impl BadData {
 }
 
 impl Inner {
+    fn forget_first(&mut self) {
+        let first = self.rows.pop_front();
+        if self.saved > 0 {
+            self.saved -= 1;
+            self.gone.extend(first);
+        }
+    }
+
     fn is_covered(&self, error: &DecodeError) -> bool {
         let ranges = self.covered.get(&(error.column, error.partition));
         ranges.is_some_and(|ranges| {
@@ -183,5 +243,27 @@ mod tests {
         assert_eq!(bad.count(), 4);
         bad.record(&[1], &[(0, 20, 30)], vec![error(Some(1), 29)]);
         assert_eq!(bad.count(), 5);
+    }
+
+    #[test]
+    fn what_was_saved_is_known_after_a_restart() {
+        let bad = BadData::new("s");
+        bad.record(&[1], &[(0, 0, 20)], vec![error(Some(1), 3)]);
+        let first = bad.save();
+        assert_eq!((first.come.len(), first.gone.len(), first.count), (1, 0, 1));
+        bad.record(&[1], &[(0, 20, 30)], vec![error(Some(1), 25)]);
+        assert_eq!(bad.save().come.len(), 1);
+        assert!(bad.save().come.is_empty());
+        let again = BadData::new("s");
+        again.restore(first.come, first.count, first.covered);
+        // What comes after the checkpoint is read again; what was before it is not counted twice.
+        again.record(
+            &[1],
+            &[(0, 0, 30)],
+            vec![error(Some(1), 3), error(Some(1), 25)],
+        );
+        assert_eq!(again.count(), 2);
+        let saved = again.save();
+        assert_eq!((saved.come.len(), saved.come[0].error.offset), (1, 25));
     }
 }

@@ -23,7 +23,9 @@ use ruslo_dataflow::{Command, ObjectStats, Response, Workers};
 use ruslo_repr::{Diff, Error, ErrorKind, ObjectId, Plan, Result, RowBytes, Schema, Time};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::durable::{Appender, Bound, Change, Image, LogEvent, TimeRecord};
+use crate::durable::{
+    Appender, Bound, Change, CheckpointEvent, Cut, Image, LogEvent, Part, TimeRecord,
+};
 use crate::layout::Layout;
 
 /// Source input alone closes a time at most this often: fewer, larger steps cost less, and a
@@ -50,6 +52,15 @@ pub(crate) struct Beginning {
     pub(crate) image: Image,
     /// What makes times durable, and what it tells. None: nothing is.
     pub(crate) log: Option<(Appender, mpsc::UnboundedReceiver<LogEvent>)>,
+    /// The time of the last checkpoint.
+    pub(crate) checkpoint: Time,
+}
+
+/// Where checkpoints go, and how often they are due.
+pub(crate) struct CheckpointEnds {
+    pub(crate) parts: mpsc::UnboundedSender<Part>,
+    pub(crate) events: mpsc::UnboundedReceiver<CheckpointEvent>,
+    pub(crate) interval: Duration,
 }
 
 /// One time of the past, to be gone through again.
@@ -107,6 +118,12 @@ pub(crate) enum Request {
     Recover(Command),
     /// Goes through times of the past again; what they hold must be there already.
     Replay(Vec<Replayed>),
+    /// From now on there are checkpoints: everything of the server before is back.
+    TakeCheckpoints(CheckpointEnds),
+    /// Answered when everything visible now is in a checkpoint.
+    CheckpointNow(oneshot::Sender<()>),
+    /// Ends everything: the server cannot go on.
+    Fail(Error),
     /// Makes changes of the catalog durable; answered with their time.
     Record {
         changes: Vec<Change>,
@@ -176,6 +193,8 @@ impl Coordinator {
         let mut state = State::new(workers, handle.clone(), visible_tx, failure_tx);
         state.last_closed = beginning.last;
         state.bound = beginning.last;
+        state.floor = beginning.last;
+        state.checkpoints.done = beginning.checkpoint;
         state.offsets = beginning.bound;
         state.image = beginning.image;
         state.log = log;
@@ -256,6 +275,19 @@ struct Closing {
     views: Vec<oneshot::Sender<ViewStart>>,
 }
 
+/// Where checkpoints stand.
+struct CheckpointState {
+    parts: Option<mpsc::UnboundedSender<Part>>,
+    interval: Duration,
+    /// The time of the last one, and when it was begun.
+    done: Time,
+    begun_at: Instant,
+    /// The one under way, and the workers that have not handed over all they have.
+    under_way: Option<(Time, usize)>,
+    /// Those who wait for what is visible at that time.
+    waiting: Vec<(Time, oneshot::Sender<()>)>,
+}
+
 struct State {
     workers: Workers,
     handle: Coordinator,
@@ -276,6 +308,9 @@ struct State {
     changes: Vec<Change>,
     complete: Vec<Time>,
     visible: watch::Sender<Time>,
+    /// The last time of the server before: nothing older is shown.
+    floor: Time,
+    checkpoints: CheckpointState,
     failure: watch::Sender<Option<Error>>,
     source_input: bool,
     writers: Vec<oneshot::Sender<Time>>,
@@ -304,10 +339,12 @@ async fn run(
     ),
     input_ready: Arc<Notify>,
 ) {
+    let mut checkpoints = mpsc::unbounded_channel().1;
     loop {
-        let close_at = state.close_due();
+        let due_at = [state.close_due(), state.checkpoint_due()];
+        let due_at = due_at.into_iter().flatten().min();
         let due = async {
-            match close_at {
+            match due_at {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
@@ -315,12 +352,16 @@ async fn run(
         tokio::select! {
             Some(response) = responses.recv() => state.respond(response),
             Some(event) = log.recv() => state.logged(event),
-            Some(request) = requests.recv() => {
-                if matches!(request, Request::Shutdown) {
-                    break;
+            Some(event) = checkpoints.recv() => state.checkpointed(event),
+            Some(request) = requests.recv() => match request {
+                Request::Shutdown => break,
+                Request::TakeCheckpoints(ends) => {
+                    checkpoints = ends.events;
+                    state.checkpoints.parts = Some(ends.parts);
+                    state.checkpoints.interval = ends.interval;
                 }
-                state.request(request);
-            }
+                request => state.request(request),
+            },
             () = input_ready.notified() => state.source_input = true,
             () = due => {}
         }
@@ -329,6 +370,12 @@ async fn run(
         }
         if state.close_due().is_some_and(|at| at <= Instant::now()) {
             state.close(Closing::default());
+        }
+        if state
+            .checkpoint_due()
+            .is_some_and(|at| at <= Instant::now())
+        {
+            state.begin_checkpoint();
         }
         state.allow_compaction();
     }
@@ -358,6 +405,15 @@ impl State {
             rows: vec![],
             changes: vec![],
             visible,
+            floor: 0,
+            checkpoints: CheckpointState {
+                parts: None,
+                interval: Duration::MAX,
+                done: 0,
+                begun_at: now,
+                under_way: None,
+                waiting: vec![],
+            },
             failure,
             source_input: false,
             writers: vec![],
@@ -420,6 +476,7 @@ impl State {
                     schema,
                     key,
                     as_of,
+                    restore: false,
                 });
                 // The table exists from the next time on; close it so that reads find it.
                 self.writers.push(reply);
@@ -444,6 +501,7 @@ impl State {
                     key,
                     as_of,
                     hydrate,
+                    restore: None,
                 });
             }
             Request::Recover(command) => self.bring_back(command),
@@ -502,7 +560,88 @@ impl State {
                 self.stats.insert(request, pending);
                 self.workers.send(Command::Stats { request });
             }
-            Request::Shutdown => {}
+            Request::CheckpointNow(reply) => {
+                let visible = *self.visible.borrow();
+                match self.checkpoints.parts.is_some() && visible > self.checkpoints.done {
+                    true => self.checkpoints.waiting.push((visible, reply)),
+                    false => drop(reply.send(())),
+                }
+            }
+            Request::Fail(error) => drop(self.failure.send_replace(Some(error))),
+            Request::TakeCheckpoints(_) | Request::Shutdown => {}
+        }
+    }
+
+    /// When the next checkpoint should begin; None while there is nothing new, or the last one or
+    /// a time is still under way.
+    fn checkpoint_due(&self) -> Option<Instant> {
+        let checkpoints = &self.checkpoints;
+        checkpoints.parts.as_ref()?;
+        let visible = *self.visible.borrow();
+        let settled = visible >= self.last_closed && checkpoints.under_way.is_none();
+        if !settled || visible <= checkpoints.done {
+            return None;
+        }
+        match checkpoints.waiting.is_empty() {
+            false => Some(checkpoints.begun_at),
+            true => checkpoints.begun_at.checked_add(checkpoints.interval),
+        }
+    }
+
+    /// Cuts everything at the visible time, which is also the last that was closed: the catalog
+    /// and the offsets are exactly that time's.
+    fn begin_checkpoint(&mut self) {
+        let Some(parts) = &self.checkpoints.parts else {
+            return;
+        };
+        let time = *self.visible.borrow();
+        let ready = self.arranged.iter().copied();
+        let ready = ready.filter(|id| !self.hydrating.contains_key(id));
+        let objects: Vec<ObjectId> = ready.collect();
+        let cut = Cut {
+            time,
+            image: self.image.clone(),
+            bound: self.offsets.clone(),
+            objects: objects.clone(),
+        };
+        let _ = parts.send(Part::Begin(Box::new(cut)));
+        self.checkpoints.under_way = Some((time, self.workers.workers()));
+        self.checkpoints.begun_at = Instant::now();
+        self.workers.send(Command::Checkpoint { time, objects });
+    }
+
+    fn handed_over(&mut self) {
+        let Some((_, missing)) = &mut self.checkpoints.under_way else {
+            return;
+        };
+        *missing -= 1;
+        if *missing == 0
+            && let Some(parts) = &self.checkpoints.parts
+        {
+            let _ = parts.send(Part::End);
+        }
+    }
+
+    fn checkpointed(&mut self, event: CheckpointEvent) {
+        match event {
+            CheckpointEvent::Done(time) => {
+                self.checkpoints.under_way = None;
+                self.checkpoints.done = time;
+                if let Some(log) = &self.log {
+                    log.truncate_before(time + 1);
+                }
+                let waiting = std::mem::take(&mut self.checkpoints.waiting).into_iter();
+                let (done, waiting) = waiting.partition(|(wanted, _)| *wanted <= time);
+                self.checkpoints.waiting = waiting;
+                let done: Vec<(Time, oneshot::Sender<()>)> = done;
+                for (_, reply) in done {
+                    let _ = reply.send(());
+                }
+            }
+            CheckpointEvent::Failed(error) => {
+                tracing::error!(%error, "no checkpoint can be made any more");
+                self.failure.send_replace(Some(error));
+            }
         }
     }
 
@@ -510,9 +649,16 @@ impl State {
     fn bring_back(&mut self, command: Command) {
         match &command {
             Command::CreateTable {
-                id, schema, key, ..
+                id,
+                schema,
+                key,
+                restore,
+                ..
             } => {
                 self.arranged.push(*id);
+                if *restore {
+                    self.hydrating.insert(*id, self.workers.workers());
+                }
                 match Layout::new(schema.clone(), key) {
                     Ok(layout) => drop(self.tables.insert(*id, Arc::new(layout))),
                     Err(error) => drop(self.failure.send_replace(Some(error))),
@@ -643,6 +789,14 @@ impl State {
             Response::Stats {
                 request, objects, ..
             } => self.counted(request, objects),
+            Response::Changes {
+                id, point, updates, ..
+            } => {
+                if let Some(parts) = &self.checkpoints.parts {
+                    let _ = parts.send(Part::Changes { id, point, updates });
+                }
+            }
+            Response::Checkpointed { .. } => self.handed_over(),
             Response::Failed { worker, error } => {
                 tracing::error!(worker, %error, "a worker failed; the server must be restarted");
                 self.failure.send_replace(Some(error));
@@ -720,7 +874,7 @@ impl State {
     fn advance_visible(&mut self) {
         let complete = self.complete.iter().copied().min().unwrap_or(0);
         let visible = complete.min(self.bound);
-        if visible <= *self.visible.borrow() {
+        if visible <= *self.visible.borrow() || visible < self.floor {
             return;
         }
         self.visible.send_replace(visible);

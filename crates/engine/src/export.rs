@@ -30,8 +30,8 @@ use parking_lot::Mutex;
 use ruslo_connector::redis::{RedisOp, RedisWriter};
 use ruslo_dataflow::arranged_columns;
 use ruslo_repr::row::batch_of;
-use ruslo_repr::{Diff, ObjectId, Result, RowBytes, RowCodec, Schema, Time};
-use tokio::sync::{mpsc, watch};
+use ruslo_repr::{Diff, Error, ObjectId, Result, RowBytes, RowCodec, Schema, Time};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::encoding::{Clash, Encoding};
 use self::keys::{Dirty, SharedKeys};
@@ -52,7 +52,13 @@ pub(crate) struct Sink {
     pub(crate) connector: &'static str,
     pub(crate) status: Mutex<SinkStatus>,
     stop: watch::Sender<bool>,
+    /// Asks the running end for its deletes, see [`Self::deletes_at`].
+    ask: mpsc::UnboundedSender<DeletesAsked>,
+    asked: Mutex<Option<mpsc::UnboundedReceiver<DeletesAsked>>>,
 }
+
+/// A time, and where to send the keys that go away up to it and may still be outside.
+type DeletesAsked = (Time, oneshot::Sender<Vec<Vec<u8>>>);
 
 /// Where a sink stands.
 #[derive(Clone, Debug, Default)]
@@ -73,12 +79,23 @@ pub(crate) struct SinkStatus {
 
 impl Sink {
     pub(crate) fn new(name: &str) -> Sink {
+        let (ask, asked) = mpsc::unbounded_channel();
         Sink {
             name: name.to_string(),
             connector: "redis",
             status: Mutex::default(),
             stop: watch::channel(false).0,
+            ask,
+            asked: Mutex::new(Some(asked)),
         }
+    }
+
+    /// The keys that are gone from the view at `time` and whose deletion the system outside has
+    /// not acknowledged; maybe some more. None where the sink has ended.
+    pub(crate) async fn deletes_at(&self, time: Time) -> Vec<Vec<u8>> {
+        let (reply, deletes) = oneshot::channel();
+        let _ = self.ask.send((time, reply));
+        deletes.await.unwrap_or_default()
     }
 
     /// Ends the sink's task; what is under way may or may not arrive.
@@ -101,6 +118,18 @@ pub(crate) struct ExportConfig {
     pub(crate) clash: Clash,
     pub(crate) workers: usize,
     pub(crate) coordinator: Coordinator,
+    /// Set after a restart.
+    pub(crate) recovered: Option<RecoveredSink>,
+}
+
+/// What the server before may have left outside.
+#[derive(Clone, Default)]
+pub(crate) struct RecoveredSink {
+    /// The last checkpoint, and the keys that were still to be deleted then.
+    pub(crate) checkpoint: Time,
+    pub(crate) deletes: Vec<Vec<u8>>,
+    /// The last time that was seen: nothing older may be written.
+    pub(crate) last: Time,
 }
 
 type Flush = Pin<Box<dyn Future<Output = RedisWriter> + Send>>;
@@ -137,6 +166,11 @@ pub(crate) struct Export {
     /// Everything up to this time is in `dirty` or beyond.
     taken: Time,
     resend: Resend,
+    /// Keys whose deletion is under way.
+    deleting: Vec<Vec<u8>>,
+    asked: Vec<DeletesAsked>,
+    /// Set until the first changes after a restart are taken.
+    recovered: Option<RecoveredSink>,
 }
 
 impl Export {
@@ -154,6 +188,14 @@ impl Export {
         for (position, &column) in arranged.iter().enumerate() {
             columns[column] = position;
         }
+        let asks = sink.asked.lock().take();
+        let asks = asks.ok_or_else(|| Error::internal("a sink was started twice"))?;
+        let mut dirty = Dirty::default();
+        let mut recovered = config.recovered;
+        let deletes = recovered.as_mut().map(|r| std::mem::take(&mut r.deletes));
+        for key in deletes.into_iter().flatten() {
+            dirty.insert(key, None);
+        }
         let export = Export {
             sink,
             from: config.from,
@@ -169,19 +211,25 @@ impl Export {
             pending: vec![],
             pending_bytes: 0,
             uppers: vec![0; config.workers],
-            dirty: Dirty::default(),
+            dirty,
             shared: SharedKeys::default(),
             taken: 0,
             resend: Resend::No,
+            deleting: vec![],
+            asked: vec![],
+            recovered,
         };
-        tokio::spawn(export.run(writer, changes, visible));
+        tokio::spawn(export.run(writer, (changes, asks), visible));
         Ok(())
     }
 
     async fn run(
         mut self,
         writer: RedisWriter,
-        mut changes: mpsc::UnboundedReceiver<SinkChanges>,
+        (mut changes, mut asks): (
+            mpsc::UnboundedReceiver<SinkChanges>,
+            mpsc::UnboundedReceiver<DeletesAsked>,
+        ),
         mut visible: watch::Receiver<Time>,
     ) {
         let mut stop = self.sink.stop.subscribe();
@@ -206,9 +254,11 @@ impl Export {
                 changed = visible.changed() => if changed.is_err() {
                     return;
                 },
+                Some(asked) = asks.recv() => self.asked.push(asked),
                 read = self.resend.read() => self.read(read),
                 writer = flushed => {
                     flush = None;
+                    self.deleting.clear();
                     idle = Some(writer);
                 }
                 _ = check.tick() => check_now = true,
@@ -222,12 +272,26 @@ impl Export {
                 if writer.take_restarted() {
                     self.start_resend();
                 }
-                match self.dirty.is_empty() && !check_now {
+                match self.nothing_to_write() && !check_now {
                     true => idle = Some(writer),
                     false => flush = Some(self.flush(writer)),
                 }
             }
             self.note_status(flush.is_none());
+            self.answer();
+        }
+    }
+
+    /// Answers who asked for deletes up to a time that is taken.
+    fn answer(&mut self) {
+        let taken = self.taken;
+        for (time, reply) in std::mem::take(&mut self.asked) {
+            if time > taken {
+                self.asked.push((time, reply));
+                continue;
+            }
+            let deletes = self.dirty.deletes().chain(&self.deleting);
+            let _ = reply.send(deletes.cloned().collect());
         }
     }
 
@@ -271,10 +335,17 @@ impl Export {
         // Times below every worker's upper are complete here.
         let uppers = self.uppers.iter().copied().min().unwrap_or(0);
         let until = uppers.saturating_sub(1).min(visible);
-        if until <= self.taken {
+        let first = self
+            .recovered
+            .as_ref()
+            .map_or(0, |recovered| recovered.last);
+        if until <= self.taken || until < first {
             return Ok(());
         }
         self.taken = until;
+        if let Some(recovered) = self.recovered.take() {
+            self.delete_what_went(recovered.checkpoint, until)?;
+        }
         let mut net: HashMap<RowBytes, Diff> = HashMap::new();
         self.pending.retain_mut(|(row, time, diff)| {
             let take = *time <= until;
@@ -298,6 +369,24 @@ impl Export {
             true => self.upsert(gone, set),
             false => self.set(&set, |_| true),
         }
+    }
+
+    /// Rows that went away after the checkpoint may have been written by the server before, though
+    /// the changes say nothing of them in the end. What is there is set again right after this.
+    fn delete_what_went(&mut self, checkpoint: Time, until: Time) -> Result<()> {
+        if !self.deletes {
+            return Ok(());
+        }
+        let went = self.pending.iter();
+        let went = went.filter(|(_, time, diff)| checkpoint < *time && *time <= until && *diff < 0);
+        let went: PeekedRows = went.map(|(row, _, diff)| (row.clone(), *diff)).collect();
+        for chunk in went.chunks(CHUNK_ROWS) {
+            let batch = self.decode(chunk)?;
+            for row in 0..chunk.len() {
+                self.dirty.insert(self.encoding.key(&batch, row), None);
+            }
+        }
+        Ok(())
     }
 
     fn upsert(&mut self, gone: PeekedRows, set: PeekedRows) -> Result<()> {
@@ -399,11 +488,21 @@ impl Export {
         added
     }
 
+    /// After a restart nothing is written before it is known what has come in place of a delete.
+    fn nothing_to_write(&self) -> bool {
+        self.dirty.is_empty() || self.recovered.is_some()
+    }
+
     /// Takes some dirty keys and writes them, however long it takes. With none it only looks
     /// whether the server is there.
     fn flush(&mut self, mut writer: RedisWriter) -> Flush {
-        let keys = self.dirty.take(BATCH_OPS_MAX).into_iter();
-        let ops = keys.map(|(key, value)| match value {
+        let keys = match self.nothing_to_write() {
+            true => vec![],
+            false => self.dirty.take(BATCH_OPS_MAX),
+        };
+        let deleted = keys.iter().filter(|(_, value)| value.is_none());
+        self.deleting = deleted.map(|(key, _)| key.clone()).collect();
+        let ops = keys.into_iter().map(|(key, value)| match value {
             Some(value) => RedisOp::Set { key, value },
             None => RedisOp::Del { key },
         });

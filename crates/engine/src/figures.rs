@@ -11,6 +11,7 @@ use ruslo_dataflow::ObjectStats;
 use crate::Shared;
 use crate::catalog::{Body, DEFAULT_SCHEMA, Object};
 use crate::coordinator::Request;
+use crate::durable::Durable;
 use crate::export::Sink;
 use crate::ingest::Source;
 
@@ -155,6 +156,24 @@ const FAMILIES: &[Described] = &[
         "The visible time less the acknowledged one.",
     ),
     (
+        "ruslo_checkpoints_total",
+        Counter,
+        None,
+        "Checkpoints made since the start.",
+    ),
+    (
+        "ruslo_checkpoint_seconds",
+        Gauge,
+        None,
+        "How long the last checkpoint took.",
+    ),
+    (
+        "ruslo_stored_bytes",
+        Gauge,
+        None,
+        "Bytes of the last checkpoint's collections.",
+    ),
+    (
         "ruslo_visible_time_seconds",
         Gauge,
         None,
@@ -179,6 +198,17 @@ impl Figures {
     }
 }
 
+fn add_storage(figures: &mut Figures, shared: &Shared, durable: &Durable) {
+    let count = shared.statuses.count();
+    figures.add("ruslo_checkpoints_total", "", count as f64);
+    if let Some(last) = shared.statuses.last().last() {
+        figures.add("ruslo_checkpoint_seconds", "", last.seconds);
+    }
+    let stored = durable.checkpoints.snapshot().status();
+    let bytes: u64 = stored.iter().map(|collection| collection.bytes).sum();
+    figures.add("ruslo_stored_bytes", "", bytes as f64);
+}
+
 pub(crate) async fn collect(shared: &Shared) -> Vec<Family> {
     let family = |&(name, kind, label, help): &Described| Family {
         name,
@@ -190,6 +220,9 @@ pub(crate) async fn collect(shared: &Shared) -> Vec<Family> {
     let mut figures = Figures(FAMILIES.iter().map(family).collect());
     let visible = *shared.coordinator.visible().borrow();
     let objects = shared.catalog.objects();
+    if let Some(durable) = &shared.durable {
+        add_storage(&mut figures, shared, durable);
+    }
     let counted = match objects.iter().any(|object| object.arranged_by().is_some()) {
         true => tokio::time::timeout(WORKERS_MAX, shared.coordinator.ask(Request::Stats)).await,
         false => Ok(Ok(vec![])),

@@ -5,9 +5,18 @@
 
 use parking_lot::Mutex;
 use ruslo_connector::kafka::{Gap, GapReason};
+use serde::{Deserialize, Serialize};
 
 /// Ranges kept; the count goes on beyond.
 const KEPT_MAX: usize = 1_000;
+
+/// A source's gaps as they are kept over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedGaps {
+    count: u64,
+    /// Partition, from, to, and the reason if it was not the topic's retention.
+    gaps: Vec<(i32, i64, i64, Option<String>)>,
+}
 
 /// The gaps of one source.
 #[derive(Default)]
@@ -37,6 +46,34 @@ impl Gaps {
         if inner.gaps.len() < KEPT_MAX {
             inner.gaps.push(gap);
         }
+    }
+
+    pub(crate) fn save(&self) -> SavedGaps {
+        let inner = self.0.lock();
+        let gaps = inner.gaps.iter().map(|gap| {
+            let reason = match &gap.reason {
+                GapReason::Retention => None,
+                GapReason::Unreadable(reason) => Some(reason.clone()),
+            };
+            (gap.partition, gap.from, gap.to, reason)
+        });
+        SavedGaps {
+            count: inner.count,
+            gaps: gaps.collect(),
+        }
+    }
+
+    pub(crate) fn restore(&self, saved: SavedGaps) {
+        let gaps = saved.gaps.into_iter();
+        let gaps = gaps.map(|(partition, from, to, reason)| Gap {
+            partition,
+            from,
+            to,
+            reason: reason.map_or(GapReason::Retention, GapReason::Unreadable),
+        });
+        let mut inner = self.0.lock();
+        inner.gaps = gaps.collect();
+        inner.count = saved.count;
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -99,5 +136,9 @@ mod tests {
             ]
         );
         assert_eq!(gaps.count(), 4);
+        let again = Gaps::default();
+        again.restore(gaps.save());
+        assert_eq!(again.describe(), gaps.describe());
+        assert_eq!(again.save(), gaps.save());
     }
 }

@@ -14,7 +14,7 @@
 //! created later reads the topic's past by a [`Past`] of its own, from the source's start up to
 //! the binding at its first time, beside the live flow and without holding it up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -24,14 +24,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use ruslo_connector::kafka::{KafkaOptions, KafkaReader, Lane, ReaderState, ReaderStatus};
 use ruslo_dataflow::{BatchQueue, SourceBatch, Workers};
-use ruslo_format::{JsonDecoder, JsonOptions, Position};
+use ruslo_format::{Decoded, JsonDecoder, JsonOptions, Position};
 use ruslo_repr::row::batch_of;
-use ruslo_repr::{Error, ObjectId, Result, Schema};
+use ruslo_repr::{Error, ObjectId, Result, Schema, Time};
 use tokio::sync::oneshot;
 
 use crate::bad_data::BadData;
 use crate::coordinator::Coordinator;
-use crate::gaps::{self, Gaps};
+use crate::gaps::{self, Gaps, SavedGaps};
 
 /// Messages decoded into one batch at most.
 const BATCH_MESSAGES_MAX: usize = 8192;
@@ -175,6 +175,14 @@ impl Source {
         }
     }
 
+    pub(crate) fn saved_gaps(&self) -> SavedGaps {
+        self.gaps.save()
+    }
+
+    pub(crate) fn restore_gaps(&self, saved: SavedGaps) {
+        self.gaps.restore(saved);
+    }
+
     /// How often messages were lost.
     pub(crate) fn gap_count(&self) -> u64 {
         self.gaps.count()
@@ -249,7 +257,7 @@ impl Source {
             let coordinator = coordinator.clone();
             let notify = move || coordinator.input_ready();
             let columns: Vec<usize> = columns.iter().copied().collect();
-            self.spawn_lane("live", worker, lane, queue, columns, notify)
+            self.spawn_lane("live", worker, lane, (queue, columns, None), notify)
         });
         let lanes = lanes.collect::<Result<Vec<_>>>()?;
         live.reading = Some(Reading {
@@ -277,12 +285,13 @@ impl Source {
         }
     }
 
-    /// Reads the past of `view`: from the source's start up to `bound`, into its hydration
-    /// queues, in threads of its own.
+    /// Reads the past of `view`: from the source's start (or where it had got to) up to `bound`,
+    /// into its hydration queues, in threads of its own.
     pub(crate) fn hydrate(
         self: &Arc<Self>,
         view: ObjectId,
         columns: &[usize],
+        again: Option<&Again>,
         bound: &Offsets,
         workers: &Workers,
     ) -> Result<Past> {
@@ -293,6 +302,7 @@ impl Source {
                 .iter()
                 .filter(|(partition, _)| bound.contains_key(partition)),
         );
+        from.extend(again.iter().flat_map(|again| &again.from));
         let (reader, lanes) = KafkaReader::open(
             &self.options,
             &format!("{}-past", self.name),
@@ -302,7 +312,9 @@ impl Source {
         )?;
         let lanes = lanes.into_iter().enumerate().map(|(worker, lane)| {
             let queue = workers.hydration_queue(worker, view, self.id);
-            self.spawn_lane("past", worker, lane, queue, columns.to_vec(), || {})
+            let times = again.map(|again| again.times.clone());
+            let to = (queue, columns.to_vec(), times);
+            self.spawn_lane("past", worker, lane, to, || {})
         });
         Ok(Past {
             reader,
@@ -315,8 +327,7 @@ impl Source {
         what: &'static str,
         worker: usize,
         lane: Lane,
-        queue: BatchQueue,
-        columns: Vec<usize>,
+        (queue, columns, times): (BatchQueue, Vec<usize>, Option<Arc<Times>>),
         notify: impl Fn() + Send + 'static,
     ) -> Result<LaneThread> {
         let (control, requests) = mpsc::channel();
@@ -329,6 +340,8 @@ impl Source {
             queue,
             columns,
             decoder,
+            times,
+            timed: BTreeMap::new(),
             requests,
         };
         let name = format!("{what}-{}-{worker}", self.id);
@@ -382,6 +395,34 @@ impl Reading {
     }
 }
 
+/// What a view has to read again after a restart: messages since the checkpoint.
+#[derive(Clone, Default)]
+pub(crate) struct Again {
+    /// Where the checkpoint's offsets were.
+    pub(crate) from: Offsets,
+    pub(crate) times: Arc<Times>,
+}
+
+/// The time at which each message was bound.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// By partition: the offsets before which messages belong to a time, ascending.
+    ends: HashMap<i32, Vec<(i64, Time)>>,
+}
+
+impl Times {
+    /// Says that the messages before `next` which no earlier time has belong to `time`.
+    pub(crate) fn add(&mut self, partition: i32, next: i64, time: Time) {
+        self.ends.entry(partition).or_default().push((next, time));
+    }
+
+    fn of(&self, position: Position) -> Option<Time> {
+        let ends = self.ends.get(&position.partition)?;
+        let at = ends.partition_point(|(end, _)| *end <= position.offset);
+        ends.get(at).map(|(_, time)| *time)
+    }
+}
+
 /// The reading of a topic's past for one view; dropping it ends the reading.
 pub(crate) struct Past {
     reader: KafkaReader,
@@ -423,6 +464,9 @@ struct LaneTask {
     queue: BatchQueue,
     columns: Vec<usize>,
     decoder: JsonDecoder,
+    /// Set when messages are read again, which then keep their times.
+    times: Option<Arc<Times>>,
+    timed: BTreeMap<Time, JsonDecoder>,
     requests: mpsc::Receiver<Widen>,
 }
 
@@ -466,7 +510,9 @@ impl LaneTask {
 
     /// Decodes the next messages; how many there were and their bytes. Err: the reader closed.
     fn poll(&mut self) -> std::result::Result<(u64, u64), ()> {
-        let decoder = &mut self.decoder;
+        let (decoder, timed) = (&mut self.decoder, &mut self.timed);
+        let (source, columns, times) = (&self.source, &self.columns, self.times.as_deref());
+        let new = || JsonDecoder::new(&source.schema, columns, source.json);
         let (mut messages, mut bytes, mut newest) = (0, 0, None);
         let polled = self
             .lane
@@ -479,7 +525,20 @@ impl LaneTask {
                     partition: message.partition(),
                     offset: message.offset(),
                 };
-                decoder.push(payload, position);
+                let time = times.and_then(|times| times.of(position));
+                let Some(time) = time else {
+                    return decoder.push(payload, position);
+                };
+                if !timed.contains_key(&time)
+                    && let Ok(new) = new()
+                {
+                    timed.insert(time, new);
+                }
+                // A decoder like the one that is there can always be made.
+                timed
+                    .get_mut(&time)
+                    .unwrap_or(decoder)
+                    .push(payload, position);
             });
         if let (true, Some(newest)) = (self.live, newest) {
             let now = SystemTime::now()
@@ -505,7 +564,6 @@ impl LaneTask {
             tracing::error!(source = self.source.name, gap = text, "messages were lost");
             self.source.gaps.record(gap);
         }
-        let decoded = self.decoder.finish();
         let mut read = vec![];
         let mut offsets = vec![];
         for (&partition, &next) in self.lane.next_offsets() {
@@ -516,18 +574,36 @@ impl LaneTask {
                 offsets.push((partition, next));
             }
         }
+        let decoded = self.decoder.finish();
         if self.live {
             self.count(messages, bytes, decoded.rows as u64);
         }
-        self.source.bad.record(&self.columns, &read, decoded.errors);
+        let timed = std::mem::take(&mut self.timed).into_iter();
+        let timed = timed.map(|(time, mut decoder)| (Some(time), decoder.finish()));
+        let mut all: Vec<(Option<Time>, Decoded)> = timed.chain([(None, decoded)]).collect();
+        let errors = all
+            .iter_mut()
+            .map(|(_, decoded)| std::mem::take(&mut decoded.errors));
+        let errors = errors.flatten().collect();
+        self.source.bad.record(&self.columns, &read, errors);
         let schema = self.source.schema.project(&self.columns);
-        let batch = batch_of(&schema, decoded.columns, decoded.rows)?;
-        let batch = SourceBatch {
-            batch,
-            columns: self.columns.clone(),
-            offsets,
-        };
-        Ok(self.queue.push(batch).is_ok())
+        for (time, decoded) in all {
+            let batch = SourceBatch {
+                batch: batch_of(&schema, decoded.columns, decoded.rows)?,
+                columns: self.columns.clone(),
+                // Said with the last batch.
+                offsets: if time.is_none() {
+                    std::mem::take(&mut offsets)
+                } else {
+                    vec![]
+                },
+                time,
+            };
+            if self.queue.push(batch).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn count(&self, messages: u64, bytes: u64, rows: u64) {

@@ -9,6 +9,8 @@
 //! | `ruslo.sinks` | sink: state, last error, how far it is acknowledged |
 //! | `ruslo.memory` | table and view: rows, and updates and bytes of its arrangements |
 //! | | source and sink: bytes that wait in it |
+//! | `ruslo.checkpoints` | one of the last 100 checkpoints of this server |
+//! | `ruslo.storage` | collection of the last checkpoint: its files, updates and bytes |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +28,7 @@ use ruslo_repr::{Error, Result, RowCodec, Schema};
 use crate::Shared;
 use crate::catalog::{Body, Object};
 use crate::coordinator::{PeekTarget, Request};
+use crate::durable;
 use crate::figures;
 use crate::ingest::Source;
 
@@ -105,6 +108,24 @@ pub(crate) fn relations() -> Vec<(&'static str, Schema)> {
                 ("bytes", Int64),
             ]),
         ),
+        (
+            "checkpoints",
+            Schema::new([
+                ("time", timestamptz()),
+                ("changes", Int64),
+                ("milliseconds", Int64),
+            ]),
+        ),
+        (
+            "storage",
+            Schema::new([
+                ("object", Utf8),
+                ("collection", Utf8),
+                ("runs", Int64),
+                ("updates", Int64),
+                ("bytes", Int64),
+            ]),
+        ),
     ]
 }
 
@@ -121,10 +142,50 @@ pub(crate) async fn rows(shared: &Shared, name: &str) -> Result<RecordBatch> {
         "sources" => sources(&objects),
         "source_partitions" => source_partitions(&objects),
         "sinks" => sinks(&objects),
+        "checkpoints" => checkpoints(shared),
+        "storage" => storage(shared, &objects),
         _ => memory(shared, &objects).await?,
     };
     let len = columns.first().map_or(0, |column| column.len());
     batch_of(&schema, columns, len)
+}
+
+fn checkpoints(shared: &Shared) -> Vec<ArrayRef> {
+    let last = shared.statuses.last();
+    let millis = |seconds: f64| Some((seconds * 1000.0).round() as i64);
+    vec![
+        times(
+            last.iter()
+                .map(|c| i64::try_from(c.time).ok()?.checked_mul(1000)),
+        ),
+        ints(last.iter().map(|c| i64::try_from(c.rows).ok())),
+        ints(last.iter().map(|c| millis(c.seconds))),
+    ]
+}
+
+fn storage(shared: &Shared, objects: &[Arc<Object>]) -> Vec<ArrayRef> {
+    let durable = shared.durable.as_ref();
+    let stored = durable.map(|durable| durable.checkpoints.snapshot().status());
+    let stored = stored.unwrap_or_default();
+    let owner = |collection: u64| {
+        let id = durable::object_of(collection);
+        let object = objects.iter().find(|object| match &object.body {
+            Body::Sink {
+                view: Some((view, _)),
+                ..
+            } => *view == id || object.id == id,
+            _ => object.id == id,
+        });
+        object.map(|object| object.name.clone())
+    };
+    let count = |n: u64| i64::try_from(n).ok();
+    vec![
+        texts(stored.iter().map(|c| owner(c.id))),
+        texts(stored.iter().map(|c| Some(c.name.as_str()))),
+        ints(stored.iter().map(|c| count(c.runs as u64))),
+        ints(stored.iter().map(|c| count(c.rows))),
+        ints(stored.iter().map(|c| count(c.bytes))),
+    ]
 }
 
 fn sources_of(objects: &[Arc<Object>]) -> impl Iterator<Item = &Arc<Source>> {

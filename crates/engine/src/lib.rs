@@ -39,9 +39,9 @@ use tokio::sync::{mpsc, watch};
 use parking_lot::Mutex;
 
 use crate::catalog::{Body, Catalog};
-use crate::coordinator::{Beginning, Coordinator, Request};
+use crate::coordinator::{Beginning, CheckpointEnds, Coordinator, Request};
 pub use crate::durable::Storage;
-use crate::durable::{Appender, Durable, History};
+use crate::durable::{Appender, Checkpointer, Deletes, Durable, History, Statuses};
 
 /// How long the end of the engine waits for its workers.
 const WORKERS_END_MAX: Duration = Duration::from_secs(2);
@@ -73,6 +73,8 @@ struct Shared {
     history: Mutex<Option<History>>,
     /// What the bringing back is at; None once it is done.
     recovering: Mutex<Option<String>>,
+    /// The last checkpoints.
+    statuses: Arc<Statuses>,
 }
 
 impl Shared {
@@ -107,14 +109,20 @@ impl Engine {
     async fn open_with_faults(config: Config, faults: Faults) -> Result<Engine> {
         let mut beginning = Beginning::default();
         let (mut durable, mut history) = (None, None);
-        if let Storage::Store { url, key_file } = &config.storage {
-            let (opened, log, past) = durable::open(url, key_file).await?;
+        if let Storage::Store {
+            url,
+            key_file,
+            checkpoint_interval,
+        } = &config.storage
+        {
+            let (opened, log, past) = durable::open(url, key_file, *checkpoint_interval).await?;
             let (events, told) = mpsc::unbounded_channel();
             beginning = Beginning {
                 last: past.last(),
                 bound: past.bound.clone(),
                 image: past.image.clone(),
                 log: Some((Appender::start(log, events)?, told)),
+                checkpoint: past.checkpoint(),
             };
             (durable, history) = (Some(opened), Some(past));
         }
@@ -123,6 +131,7 @@ impl Engine {
             WorkersConfig {
                 workers: config.workers.max(1),
                 evaluator: ruslo_sql::evaluator(),
+                durable: durable.is_some(),
             },
             faults,
             Arc::new(move |response| {
@@ -138,6 +147,7 @@ impl Engine {
             durable,
             history: Mutex::new(history),
             recovering: Mutex::new(Some("starting".to_string())),
+            statuses: Arc::default(),
         };
         let shared = Arc::new(shared);
         Ok(Engine { shared })
@@ -146,12 +156,36 @@ impl Engine {
     /// Brings back what the server before had; what it was at can then be read.
     pub async fn recover(&self) -> Result<()> {
         let history = self.shared.history.lock().take();
+        let mut deletes = Deletes::new();
         if let Some(history) = history.filter(|history| history.last() > 0) {
-            durable::recover(&self.shared, history).await?;
+            deletes = durable::recover(&self.shared, history).await?;
         }
+        self.start_checkpoints(deletes)?;
         // From here on there is always something that can be read.
         self.shared.coordinator.ask(Request::Tick).await?;
         *self.shared.recovering.lock() = None;
+        Ok(())
+    }
+
+    fn start_checkpoints(&self, deletes: Deletes) -> Result<()> {
+        let Some(durable) = &self.shared.durable else {
+            return Ok(());
+        };
+        if durable::is_something_broken(&self.shared) {
+            tracing::warn!("there are no checkpoints while a view cannot be brought back");
+            return Ok(());
+        }
+        let (parts, queue) = mpsc::unbounded_channel();
+        let (told, events) = mpsc::unbounded_channel();
+        let checkpoints = durable.checkpoints.clone();
+        Checkpointer::start(self.shared.clone(), checkpoints, deletes, queue, told)?;
+        let interval = durable.checkpoint_interval;
+        let ends = CheckpointEnds {
+            parts,
+            events,
+            interval,
+        };
+        self.shared.coordinator.send(Request::TakeCheckpoints(ends));
         Ok(())
     }
 
@@ -171,6 +205,11 @@ impl Engine {
         let busy = || sinks.iter().any(|sink| sink.status.lock().waiting > 0);
         while busy() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // So that the next start reads nothing again.
+        let last = self.shared.coordinator.ask(Request::CheckpointNow);
+        if tokio::time::timeout_at(deadline, last).await.is_err() {
+            tracing::warn!("the last checkpoint was not through in time; nothing is lost");
         }
         for sink in &sinks {
             sink.stop();

@@ -23,6 +23,7 @@ use super::combine::{Absorb, combine};
 use super::groups::{GroupInput, GroupOutput, reduce};
 use crate::aggregate::{Extremes, Members};
 use crate::block::{Block, BlockStream};
+use crate::durable::ExtremesForm;
 use crate::spine::{RowStream, arrange_keys, arrange_rows, route};
 
 /// What is asked for each group: min (`false`) or max (`true`), in the order of the output.
@@ -62,6 +63,7 @@ pub(crate) fn monotonic<'s>(
     blocks: BlockStream<'s>,
     types: &[DataType],
     wanted: Wanted,
+    raw: bool,
     context: &mut Context<'_, 's>,
 ) -> Result<RowStream<'s>> {
     let column = types.len() - 1;
@@ -71,14 +73,24 @@ pub(crate) fn monotonic<'s>(
         codec: RowCodec::new(&types[column..])?,
     };
     let mut changes = combine(blocks, types, &key, absorb, context)?;
-    if key.is_empty() {
+    let durable = raw && context.points.wanted;
+    // What is given back has the marker in it.
+    if key.is_empty() && !(durable && context.points.is_restored()) {
         let marker = Extremes {
             rows: 1,
             ..Extremes::default()
         };
         changes = changes.concat(context.once(((vec![], ()), context.as_of, marker)));
     }
-    let arranged = arrange_keys(changes, false, "ArrangeExtremes");
+    let (name, wanted_values) = ("ArrangeExtremes", wanted.largest.len());
+    let form = ExtremesForm::new(&types[..column], &types[column], wanted_values)?;
+    let mut tap = None;
+    if durable {
+        let (all, point, since) = context.points.begin(context.scope, changes, &form, name);
+        changes = all;
+        tap = Some((point, since));
+    }
+    let arranged = arrange_keys(changes, false, name);
     context.watch_keys(&arranged.trace);
     let finish = move |changes: Vec<Change<Extremes>>, outcomes: &mut Vec<Outcome>| {
         for change in changes {
@@ -96,12 +108,11 @@ pub(crate) fn monotonic<'s>(
         }
         Ok(())
     };
-    Ok(rows_only(accumulate(
-        arranged,
-        "AccumulateExtremes",
-        finish,
-        context,
-    )))
+    let rows = rows_only(accumulate(arranged, "AccumulateExtremes", finish, context));
+    Ok(match tap {
+        Some((point, since)) => context.points.tap(rows, form.rows, point, since),
+        None => rows,
+    })
 }
 
 struct AbsorbExtremes {

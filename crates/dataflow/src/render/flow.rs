@@ -20,7 +20,7 @@ use timely::dataflow::operators::generic::Operator;
 
 use super::Context;
 use crate::block::{BlockStream, Decoder, Encoder, Gather, Shape};
-use crate::spine::{RowStream, RowTrace, SharedRows, arrange_rows};
+use crate::spine::{RowStream, RowTrace, SharedRows};
 
 /// A collection of one view's dataflow.
 #[derive(Clone)]
@@ -65,24 +65,25 @@ impl<'s> Flow<'s> {
         self,
         types: &[DataType],
         key: &[usize],
+        raw: bool,
         context: &mut Context<'_, 's>,
     ) -> Result<SharedRows<'s>> {
         match self {
             Flow::Arranged(arranged, shape) if shape.is_arranged_by(key) => Ok(arranged),
             other => {
-                let arranged = other.arrange(types, key, "Arrange", context)?;
+                let arranged = other.arrange(types, key, ("Arrange", raw), context)?;
                 Ok(context.share(arranged))
             }
         }
     }
 
-    /// A new arrangement of the rows by `key`.
+    /// A new arrangement of the rows by `key`, of this name, durable if they are raw.
     pub(crate) fn arrange(
         self,
         types: &[DataType],
         key: &[usize],
-        name: &str,
-        context: &Context<'_, 's>,
+        named: (&str, bool),
+        context: &mut Context<'_, 's>,
     ) -> Result<Arranged<'s, RowTrace>> {
         let rows = match self {
             Flow::Rows(rows) if rows.shape.is_arranged_by(key) => rows,
@@ -96,7 +97,7 @@ impl<'s> Flow<'s> {
                 encode_blocks(blocks, types, key, context)?
             }
         };
-        Ok(arrange_rows(rows.stream, rows.partitioned, name))
+        context.arrange_shape(rows, named)
     }
 }
 

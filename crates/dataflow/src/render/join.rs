@@ -21,7 +21,7 @@ use timely::dataflow::operators::{Concat, Concatenate};
 
 use super::accumulate::present;
 use super::flow::{Flow, Rows, encode_blocks, rows_of};
-use super::{Context, distinct, map, two_outputs};
+use super::{Context, distinct, is_raw, map, two_outputs};
 use crate::block::{Block, BlockStream, Shape};
 use crate::spine::{RowStream, SharedRows, arrange_keys, arrange_rows, route};
 
@@ -32,6 +32,8 @@ struct Side<'s> {
     key: Vec<usize>,
     /// Whether rows without a match are kept.
     preserved: bool,
+    /// Whether its rows must be kept over a restart: see [`is_raw`].
+    raw: bool,
 }
 
 /// An input, arranged by the join's key.
@@ -82,12 +84,14 @@ pub(crate) fn render_join<'s>(plan: &Plan, context: &mut Context<'_, 's>) -> Res
         types: left.schema().types(),
         key: on.iter().map(|(left, _)| *left).collect(),
         preserved: matches!(kind, Left | Full | Anti),
+        raw: is_raw(left),
     };
     let mut right = Side {
         flow: context.render(right)?,
         types: right.schema().types(),
         key: on.iter().map(|(_, right)| *right).collect(),
         preserved: matches!(kind, Right | Full),
+        raw: is_raw(right),
     };
     if residual.is_some() {
         return join.with_residual(left, right, context);
@@ -130,10 +134,10 @@ impl<'p> Join<'p> {
             });
         }
         if self.null_equal || side.key.is_empty() {
-            let rows = side
-                .flow
-                .clone()
-                .into_arranged(&side.types, &side.key, context)?;
+            let rows =
+                side.flow
+                    .clone()
+                    .into_arranged(&side.types, &side.key, side.raw, context)?;
             return Ok(Arranged {
                 rows,
                 shape,
@@ -145,10 +149,13 @@ impl<'p> Join<'p> {
         let (with_key, without) = split_null_keys(blocks, &side.key, context);
         let rows = encode_blocks(with_key, &side.types, &side.key, context)?;
         let null_keys = match side.preserved {
-            true => Some(encode_blocks(without, &side.types, &side.key, context)?.stream),
+            true => {
+                let rows = encode_blocks(without, &side.types, &side.key, context)?;
+                Some(kept(rows, side.raw, context)?)
+            }
             false => None,
         };
-        let rows = arrange_rows(rows.stream, false, "ArrangeJoin");
+        let rows = context.arrange_shape(rows, ("ArrangeJoin", side.raw))?;
         Ok(Arranged {
             rows: context.share(rows),
             shape,
@@ -335,6 +342,15 @@ fn present_keys<'s>(side: &Arranged<'s>, context: &mut Context<'_, 's>) -> Resul
     Ok(context.share(keys))
 }
 
+/// The rows, by way of an arrangement if they must be kept over a restart.
+fn kept<'s>(rows: Rows<'s>, raw: bool, context: &mut Context<'_, 's>) -> Result<RowStream<'s>> {
+    if !raw || !context.points.wanted {
+        return Ok(rows.stream);
+    }
+    let arranged = context.arrange_shape(rows, ("ArrangeNullKeys", true))?;
+    Ok(rows_of(context.share(arranged)))
+}
+
 /// Rows whose key is among `keys`.
 fn semi_join<'s>(rows: SharedRows<'s>, keys: SharedRows<'s>) -> RowStream<'s> {
     let joined = rows.join_core(keys, |key: &[u8], value, _| {
@@ -371,12 +387,12 @@ fn by_match<'s>(
         let columns = block.columns[columns.clone()].to_vec();
         block.with_columns(columns)
     });
-    let matched = distinct::distinct(of_side, &side.types, context)?;
-    let matched = matched.into_arranged(&side.types, &all, context)?;
+    let matched = distinct::distinct(of_side, &side.types, false, context)?;
+    let matched = matched.into_arranged(&side.types, &all, false, context)?;
     let rows = side
         .flow
         .clone()
-        .into_arranged(&side.types, &all, context)?;
+        .into_arranged(&side.types, &all, side.raw, context)?;
     let found = semi_join(rows.clone(), matched);
     Ok(Rows {
         stream: if matching {

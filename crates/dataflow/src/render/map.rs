@@ -17,7 +17,7 @@ use ruslo_repr::{Error, Expr, Plan, Result, Schema};
 
 use super::errors::ErrorRows;
 use super::flow::Flow;
-use super::{Context, fallible};
+use super::{Context, fallible, is_raw};
 use crate::block::{Block, is_true};
 use crate::spine::RowUpdate;
 
@@ -38,7 +38,8 @@ pub(crate) fn render_map<'s>(
     }
     let blocks = flow.into_blocks(context)?;
     let mapper = Mapper::new(filters, Some(outputs), input.schema(), &context.evaluator)?;
-    Ok(Flow::Blocks(render_mapper(blocks, mapper, "Map", context)?))
+    let named = ("Map", is_raw(input));
+    Ok(Flow::Blocks(render_mapper(blocks, mapper, named, context)?))
 }
 
 /// Keeps the rows of blocks for which `filter` is true.
@@ -50,13 +51,13 @@ pub(crate) fn render_filter<'s>(
 ) -> Result<crate::block::BlockStream<'s>> {
     let filters = std::slice::from_ref(filter);
     let mapper = Mapper::new(filters, None, schema, &context.evaluator)?;
-    render_mapper(blocks, mapper, "Filter", context)
+    render_mapper(blocks, mapper, ("Filter", false), context)
 }
 
 fn render_mapper<'s>(
     blocks: crate::block::BlockStream<'s>,
     mapper: Mapper,
-    name: &str,
+    (name, raw): (&str, bool),
     context: &mut Context<'_, 's>,
 ) -> Result<crate::block::BlockStream<'s>> {
     let report = context.report.clone();
@@ -77,7 +78,10 @@ fn render_mapper<'s>(
         }
     });
     if can_fail {
-        context.errors.push(errors);
+        match raw {
+            true => context.raw_errors.push(errors),
+            false => context.errors.push(errors),
+        }
     }
     Ok(blocks)
 }

@@ -41,6 +41,8 @@ use timely::progress::Antichain;
 use timely::progress::operate::FrontierInterest;
 
 use crate::block::{Block, BlockStream, Shape, Stamps};
+use crate::durable::{Points, RowForm};
+use crate::protocol::error_schema;
 use crate::spine::{
     KeyTrace, RowCount, RowStream, RowTrace, RowUpdate, SharedRows, State, arrange_rows,
     count_rows, share,
@@ -48,7 +50,8 @@ use crate::spine::{
 use crate::workers::Faults;
 
 pub(crate) use errors::Reporter;
-pub(crate) use flow::Flow;
+use flow::rows_of;
+pub(crate) use flow::{Flow, Rows};
 pub(crate) use sink::{SinkProgress, render_sink};
 
 pub(crate) type BlockInput = InputHandle<Time, CapacityContainerBuilder<Vec<Block>>>;
@@ -108,8 +111,11 @@ pub(crate) struct Context<'c, 's> {
     pub(crate) imports: &'c mut Imports<'c>,
     pub(crate) hydrate: &'c [ObjectId],
     pub(crate) parts: &'c mut Parts,
+    pub(crate) points: &'c mut Points,
     /// Streams of error rows.
     pub(crate) errors: Vec<RowStream<'s>>,
+    /// The same of what comes from sources without an arrangement between.
+    pub(crate) raw_errors: Vec<RowStream<'s>>,
     /// Inputs that several nodes of the plan read.
     pub(crate) sources: HashMap<(ObjectId, Vec<usize>), BlockStream<'s>>,
 }
@@ -130,21 +136,24 @@ pub(crate) fn render_view(
 ) -> Result<Exports> {
     let flow = context.render(plan)?;
     let types = plan.schema().types();
-    let rows = flow.arrange(&types, key, "ArrangeView", &context)?;
+    let rows = flow.arrange(&types, key, ("ArrangeView", is_raw(plan)), &mut context)?;
     let row_count = count_rows(&rows);
-    let errors = std::mem::take(&mut context.errors);
-    let errors = match errors.is_empty() {
-        true => None,
-        false => {
-            let errors = context.scope.concatenate(errors);
-            Some(arrange_rows(errors, false, "ArrangeErrors").trace)
-        }
-    };
     Ok(Exports {
         rows: rows.trace,
         row_count,
-        errors,
+        errors: context.arrange_errors()?,
     })
+}
+
+/// Whether rows come from sources with no arrangement on the way: nothing but a durable point
+/// keeps them over a restart.
+pub(crate) fn is_raw(plan: &Plan) -> bool {
+    match plan {
+        Plan::Source { .. } => true,
+        Plan::Map { input, .. } => is_raw(input),
+        Plan::Union { inputs, .. } => inputs.iter().all(is_raw),
+        _ => false,
+    }
 }
 
 impl<'s> Context<'_, 's> {
@@ -175,11 +184,73 @@ impl<'s> Context<'_, 's> {
             Plan::Union { inputs, .. } => {
                 let inputs = inputs
                     .iter()
-                    .map(|input| self.render(input)?.into_blocks(self));
+                    .map(|input| self.render_part(input, is_raw(plan)));
                 let inputs = inputs.collect::<Result<Vec<_>>>()?;
                 Ok(Flow::Blocks(self.scope.concatenate(inputs)))
             }
         }
+    }
+
+    /// One part of a union. Where others are computed again after a restart, raw rows are kept.
+    fn render_part(&mut self, part: &Plan, all_raw: bool) -> Result<BlockStream<'s>> {
+        let flow = self.render(part)?;
+        if all_raw || !is_raw(part) || !self.points.wanted {
+            return flow.into_blocks(self);
+        }
+        let types = part.schema().types();
+        let all: Vec<usize> = (0..types.len()).collect();
+        let arranged = flow.arrange(&types, &all, ("ArrangePart", true), self)?;
+        let shape = Shape::arranged(&types, &all);
+        Flow::Arranged(self.share(arranged), shape).into_blocks(self)
+    }
+
+    /// Arranges the error rows of the view; None for a plan that cannot fail.
+    fn arrange_errors(&mut self) -> Result<Option<RowTrace>> {
+        let mut errors = std::mem::take(&mut self.errors);
+        let raw = std::mem::take(&mut self.raw_errors);
+        if !raw.is_empty() {
+            let raw = self.scope.concatenate(raw);
+            let schema = error_schema();
+            let width = schema.len();
+            let form = RowForm::named(schema, width)?;
+            let arranged = self.arrange_raw_rows(raw, form, "ArrangeRawErrors");
+            if errors.is_empty() {
+                return Ok(Some(arranged.trace));
+            }
+            let kept = self.share(arranged);
+            errors.push(rows_of(kept));
+        }
+        if errors.is_empty() {
+            return Ok(None);
+        }
+        let errors = self.scope.concatenate(errors);
+        Ok(Some(arrange_rows(errors, false, "ArrangeErrors").trace))
+    }
+
+    /// Arranges rows that come from sources: a durable point.
+    pub(crate) fn arrange_raw_rows(
+        &mut self,
+        rows: RowStream<'s>,
+        form: RowForm,
+        name: &str,
+    ) -> Arranged<'s, RowTrace> {
+        match self.points.wanted {
+            true => self.points.arrange_rows(self.scope, rows, form, name),
+            false => arrange_rows(rows, false, name),
+        }
+    }
+
+    /// Arranges rows of a shape; `raw` ones at a durable point.
+    pub(crate) fn arrange_shape(
+        &mut self,
+        rows: Rows<'s>,
+        (name, raw): (&str, bool),
+    ) -> Result<Arranged<'s, RowTrace>> {
+        if !raw {
+            return Ok(arrange_rows(rows.stream, rows.partitioned, name));
+        }
+        let form = RowForm::new(&rows.shape.key, &rows.shape.value)?;
+        Ok(self.arrange_raw_rows(rows.stream, form, name))
     }
 
     /// Imports the arrangement of a table or view as of the new view's first time.

@@ -24,9 +24,10 @@ use super::combine::{Absorb, CountRows, combine};
 use super::errors::ErrorRows;
 use super::extremes::Wanted;
 use super::flow::{Flow, Rows, encode_blocks};
-use super::{Context, distinct, extremes, groups};
+use super::{Context, distinct, extremes, groups, is_raw};
 use crate::aggregate::{AddUp, Sums};
 use crate::block::{Block, BlockStream, Shape, is_true};
+use crate::durable::{CountForm, KeyForm, SumsForm};
 use crate::spine::{RowStream, State, arrange_keys, arrange_rows};
 
 /// The value bytes of some aggregates, by group key.
@@ -72,6 +73,7 @@ pub(crate) fn render_reduce<'s>(
         keys,
         aggregates,
         append_only: input.is_append_only(),
+        raw: is_raw(input),
         context,
     };
     let parts = reduce.parts(classes, flow)?;
@@ -140,6 +142,8 @@ struct Reduce<'r, 'c, 's> {
     aggregates: &'r [Aggregate],
     /// Whether no row of the input is ever taken away.
     append_only: bool,
+    /// Whether its state must be kept: see [`is_raw`].
+    raw: bool,
     context: &'r mut Context<'c, 's>,
 }
 
@@ -179,7 +183,7 @@ impl<'s> Reduce<'_, '_, 's> {
         }
         if !classes.add_up.is_empty() || parts.is_empty() {
             let aggregates = self.pick(&classes.add_up);
-            let rows = self.add_up(blocks, self.types, self.keys, &aggregates)?;
+            let rows = self.add_up((blocks, self.raw), self.types, self.keys, &aggregates)?;
             parts.push(Part {
                 rows,
                 aggregates: classes.add_up,
@@ -203,7 +207,7 @@ impl<'s> Reduce<'_, '_, 's> {
 
     fn add_up(
         &mut self,
-        blocks: BlockStream<'s>,
+        blocks: (BlockStream<'s>, bool),
         types: &[DataType],
         keys: &[usize],
         aggregates: &[Aggregate],
@@ -221,21 +225,31 @@ impl<'s> Reduce<'_, '_, 's> {
 
     fn accumulate<R: GroupState>(
         &mut self,
-        blocks: BlockStream<'s>,
+        (blocks, raw): (BlockStream<'s>, bool),
         types: &[DataType],
         keys: &[usize],
         absorb: impl Absorb<R> + 'static,
         (add_up, finisher): (AddUp, Finisher),
     ) -> Result<RowStream<'s>> {
         let mut changes = combine(blocks, types, keys, absorb, self.context)?;
-        if keys.is_empty() {
+        let durable = raw && self.context.points.wanted;
+        // What is given back has the marker in it.
+        if keys.is_empty() && !(durable && self.context.points.is_restored()) {
             let marker = R::of_rows(finisher.base);
             changes = changes.concat(
                 self.context
                     .once(((vec![], ()), self.context.as_of, marker)),
             );
         }
-        let arranged = arrange_keys(changes, false, "ArrangeGroups");
+        let (name, scope) = ("ArrangeGroups", self.context.scope);
+        let arranged = match durable {
+            true => {
+                let key_types: Vec<_> = keys.iter().map(|&key| types[key].clone()).collect();
+                let form = R::form(&key_types)?;
+                self.context.points.arrange_keys(scope, changes, form, name)
+            }
+            false => arrange_keys(changes, false, name),
+        };
         self.context.watch_keys(&arranged.trace);
         let can_fail = add_up.can_fail();
         let finish = move |changes: Vec<Change<R>>, outcomes: &mut Vec<Outcome>| {
@@ -262,7 +276,7 @@ impl<'s> Reduce<'_, '_, 's> {
         let largest = largest.map(|&i| self.aggregates[i].function == AggregateFunction::Max);
         let wanted = Wanted::new(largest.collect(), &self.types[argument])?;
         let rows = if self.append_only {
-            extremes::monotonic(blocks, &types, wanted, self.context)?
+            extremes::monotonic(blocks, &types, wanted, self.raw, self.context)?
         } else {
             let key: Vec<usize> = (0..self.keys.len()).collect();
             let rows = encode_blocks(blocks, &types, &key, self.context)?.stream;
@@ -284,7 +298,7 @@ impl<'s> Reduce<'_, '_, 's> {
     ) -> Result<Part<'s>> {
         let blocks = self.project(blocks, argument, filter);
         let types = self.key_and(&[argument]);
-        let flow = distinct::distinct(blocks, &types, self.context)?;
+        let flow = distinct::distinct(blocks, &types, self.raw, self.context)?;
         let blocks = flow.into_blocks(self.context)?;
         let mut aggregates = self.pick(&members);
         for aggregate in &mut aggregates {
@@ -293,7 +307,7 @@ impl<'s> Reduce<'_, '_, 's> {
             aggregate.filter = None;
         }
         let key: Vec<usize> = (0..self.keys.len()).collect();
-        let rows = self.add_up(blocks, &types, &key, &aggregates)?;
+        let rows = self.add_up((blocks, false), &types, &key, &aggregates)?;
         Ok(Part {
             rows,
             aggregates: members,
@@ -312,9 +326,10 @@ impl<'s> Reduce<'_, '_, 's> {
         });
         let types = self.key_and(&needed);
         let key: Vec<usize> = (0..self.keys.len()).collect();
-        let rows = encode_blocks(blocks, &types, &key, self.context)?.stream;
-        let rows = self.with_marker(rows);
-        let arranged = arrange_rows(rows, false, "ArrangeGroupRows");
+        let mut rows = encode_blocks(blocks, &types, &key, self.context)?;
+        rows.stream = self.with_marker(rows.stream);
+        let named = ("ArrangeGroupRows", self.raw);
+        let arranged = self.context.arrange_shape(rows, named)?;
         let arranged = self.context.share(arranged);
         let value = needed
             .iter()
@@ -388,11 +403,20 @@ pub(crate) fn masked(column: &ArrayRef, filter: Option<&ArrayRef>) -> Result<Arr
 
 /// What a group's accumulated diff can be.
 pub(crate) trait GroupState: State {
+    type Form: KeyForm<Self>;
+
+    fn form(key: &[DataType]) -> Result<Self::Form>;
     fn of_rows(rows: i64) -> Self;
     fn into_sums(self) -> Sums;
 }
 
 impl GroupState for i64 {
+    type Form = CountForm;
+
+    fn form(key: &[DataType]) -> Result<CountForm> {
+        CountForm::new(key)
+    }
+
     fn of_rows(rows: i64) -> i64 {
         rows
     }
@@ -403,6 +427,12 @@ impl GroupState for i64 {
 }
 
 impl GroupState for Sums {
+    type Form = SumsForm;
+
+    fn form(key: &[DataType]) -> Result<SumsForm> {
+        SumsForm::new(key)
+    }
+
     fn of_rows(rows: i64) -> Sums {
         Sums::of_rows(rows)
     }

@@ -4,10 +4,11 @@
 //! another worker wakes it. Long work (hydration, peeks) is done in slices between steps of the
 //! dataflows, so that nothing waits for it.
 
+mod checkpoint;
 mod objects;
 mod peek;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, mpsc};
 
 use ruslo_repr::eval::Evaluator;
@@ -18,6 +19,7 @@ use crate::protocol::{Command, Response};
 use crate::queue::{BatchQueue, SourceBatch};
 use crate::spine::RowTrace;
 use crate::workers::{Faults, OnResponse, Shared};
+use checkpoint::HandOver;
 use objects::{Collection, Sink, project_batch};
 use peek::{PeekRequest, Walk};
 
@@ -31,6 +33,7 @@ pub(crate) struct WorkerEnds {
     pub(crate) evaluator: Arc<dyn Evaluator>,
     pub(crate) on_response: OnResponse,
     pub(crate) faults: Faults,
+    pub(crate) durable: bool,
 }
 
 /// A peek that waits for its trace to be through its time, holding compaction back.
@@ -50,6 +53,7 @@ pub(crate) struct Worker<'w> {
     sinks: BTreeMap<ObjectId, Sink>,
     waiting: Vec<WaitingPeek>,
     walks: Vec<Walk>,
+    checkpoints: VecDeque<HandOver>,
     /// The time of the last Close.
     closed: Time,
     /// What was last reported complete.
@@ -69,6 +73,7 @@ impl<'w> Worker<'w> {
             sinks: BTreeMap::new(),
             waiting: vec![],
             walks: vec![],
+            checkpoints: VecDeque::new(),
             closed: 0,
             complete: 0,
             laggard: None,
@@ -87,7 +92,9 @@ impl<'w> Worker<'w> {
                 busy = true;
             }
             busy |= self.feed_hydrations();
+            busy |= self.feed_restores();
             busy |= self.step_peeks();
+            busy |= self.step_checkpoint();
             if busy {
                 self.timely.step();
             } else {
@@ -119,7 +126,8 @@ impl<'w> Worker<'w> {
                 schema,
                 key,
                 as_of,
-            } => self.create_table(*id, schema, key, *as_of),
+                restore,
+            } => self.create_table(*id, schema, key, (*as_of, *restore)),
             Command::CreateView {
                 id,
                 name,
@@ -127,8 +135,10 @@ impl<'w> Worker<'w> {
                 key,
                 as_of,
                 hydrate,
+                restore,
             } => {
-                let created = self.create_view(*id, name, plan, key, (*as_of, hydrate));
+                let begin = (*as_of, hydrate.as_slice(), restore.clone());
+                let created = self.create_view(*id, name, plan, key, begin);
                 if let Err(error) = created {
                     let (worker, id) = (self.index, *id);
                     self.respond(Response::Rejected { worker, id, error });
@@ -167,6 +177,10 @@ impl<'w> Worker<'w> {
                 if let Some(collection) = self.collections.get_mut(id) {
                     collection.allow_compaction(*since);
                 }
+                Ok(())
+            }
+            Command::Checkpoint { time, objects } => {
+                self.begin_checkpoint(*time, objects);
                 Ok(())
             }
             Command::Stats { request } => {
@@ -452,9 +466,8 @@ fn feed_hydration(
         }
         for batch in batches.iter().filter(|batch| batch.batch.num_rows() > 0) {
             let columns = project_batch(batch, &input.columns, &input.schema)?;
-            input
-                .handle
-                .send(block_at(batch, columns, collection.as_of));
+            let time = batch.time.unwrap_or(collection.as_of);
+            input.handle.send(block_at(batch, columns, time));
         }
         input.handle.flush();
     }

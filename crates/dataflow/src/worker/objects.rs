@@ -21,7 +21,8 @@ use timely::progress::frontier::AntichainRef;
 
 use super::Worker;
 use crate::block::Shape;
-use crate::protocol::{ObjectStats, Response};
+use crate::durable::{Points, RestoreInput, Restored, RowForm, Tap};
+use crate::protocol::{DurablePoint, ObjectStats, Response, arranged_columns};
 use crate::queue::{BatchQueue, SourceBatch};
 use crate::render::{Context, LiveInput, Parts, Reporter, SinkProgress, render_sink, render_view};
 use crate::spine::{RowCount, RowTrace, RowUpdate, arrange_rows, count_rows, row_bytes};
@@ -38,6 +39,9 @@ pub(crate) struct Collection {
     pub(crate) table: Option<TableInput>,
     /// Queues of past batches that are still being read.
     pub(crate) hydrations: Vec<(ObjectId, BatchQueue)>,
+    pub(crate) taps: Vec<Tap>,
+    /// Inputs of stored state that is still being read.
+    pub(crate) restores: Vec<(RestoreInput, BatchQueue)>,
 }
 
 /// The input of a table.
@@ -192,16 +196,28 @@ impl Worker<'_> {
         id: ObjectId,
         schema: &Schema,
         key: &[usize],
-        as_of: Time,
+        (as_of, restore): (Time, bool),
     ) -> Result<()> {
         let splitter = RowSplitter::new(schema, key)?;
+        let arranged_schema = schema.project(&arranged_columns(schema.len(), key));
+        let form = RowForm::named(arranged_schema, key.len())?;
+        let mut points = Points::none();
+        points.wanted = self.ends.durable;
+        points.restored = restore.then_some(Restored {
+            as_of,
+            points: vec![],
+        });
         let (mut handle, rows, row_count) =
             self.timely.dataflow_named(&format!("Table {id}"), |scope| {
                 let (handle, rows) = scope.new_input::<Vec<RowUpdate>>();
-                let arranged = arrange_rows(rows, false, "ArrangeTable");
+                let arranged = match points.wanted {
+                    true => points.arrange_rows(scope, rows, form, "rows"),
+                    false => arrange_rows(rows, false, "ArrangeTable"),
+                };
                 let row_count = count_rows(&arranged);
                 (handle, arranged.trace, row_count)
             });
+        let restores = self.restores(id, std::mem::take(&mut points.inputs));
         handle.advance_to(as_of + 1);
         let table = TableInput {
             handle,
@@ -216,13 +232,32 @@ impl Worker<'_> {
                 row_count,
                 errors: None,
                 as_of,
-                hydrated: true,
+                hydrated: restores.is_empty(),
                 parts: Parts::default(),
                 table: Some(table),
                 hydrations: vec![],
+                taps: points.taps,
+                restores,
             },
         );
         Ok(())
+    }
+
+    /// The queues by which inputs get stored state.
+    fn restores(
+        &self,
+        object: ObjectId,
+        inputs: Vec<RestoreInput>,
+    ) -> Vec<(RestoreInput, BatchQueue)> {
+        let inputs = inputs.into_iter().map(|input| {
+            let (queues, waker) = (
+                &self.ends.shared.queues,
+                &self.ends.shared.wakers[self.index],
+            );
+            let queue = queues.restore(self.index, object, input.point, waker.clone());
+            (input, queue)
+        });
+        inputs.collect()
     }
 
     pub(crate) fn create_view(
@@ -231,9 +266,12 @@ impl Worker<'_> {
         name: &str,
         plan: &ruslo_repr::Plan,
         key: &[usize],
-        (as_of, hydrate): (Time, &[ObjectId]),
+        (as_of, hydrate, restore): (Time, &[ObjectId], Option<Vec<DurablePoint>>),
     ) -> Result<()> {
         let mut parts = Parts::default();
+        let mut points = Points::none();
+        points.wanted = self.ends.durable;
+        points.restored = restore.map(|points| Restored { as_of, points });
         let report = self.reporter();
         let (evaluator, faults) = (self.ends.evaluator.clone(), self.ends.faults);
         let collections = &mut self.collections;
@@ -250,13 +288,16 @@ impl Worker<'_> {
                     imports: &mut imports,
                     hydrate,
                     parts: &mut parts,
+                    points: &mut points,
                     errors: vec![],
+                    raw_errors: vec![],
                     sources: Default::default(),
                 };
                 render_view(plan, key, context)
             });
         // Only now are there operators that take in what is sent.
         parts.inputs.iter_mut().for_each(LiveInput::start);
+        let exports = exports.and_then(|exports| points.check().map(|()| exports));
         let exports = exports.inspect_err(|_| {
             press_all(&mut parts);
             self.ends.shared.queues.close(self.index, id);
@@ -275,6 +316,7 @@ impl Worker<'_> {
             )
         });
         let hydrations = hydrations.collect();
+        let restores = self.restores(id, std::mem::take(&mut points.inputs));
         self.collections.insert(
             id,
             Collection {
@@ -287,6 +329,8 @@ impl Worker<'_> {
                 parts,
                 table: None,
                 hydrations,
+                taps: points.taps,
+                restores,
             },
         );
         Ok(())

@@ -215,6 +215,7 @@ impl Cluster {
         let config = WorkersConfig {
             workers,
             evaluator: Arc::new(TestEvaluator),
+            durable: true,
         };
         let on_response = Arc::new(move |response| {
             let _ = sender.lock().unwrap().send(response);
@@ -253,6 +254,7 @@ impl Cluster {
             schema: object.schema.clone(),
             key: key.to_vec(),
             as_of: self.time,
+            restore: false,
         });
         object
     }
@@ -287,6 +289,7 @@ impl Cluster {
             key: key.to_vec(),
             as_of: self.time,
             hydrate,
+            restore: None,
         });
         object
     }
@@ -477,6 +480,7 @@ impl Cluster {
 
     fn take(&mut self, response: Response) {
         match response {
+            Response::Changes { .. } | Response::Checkpointed { .. } => {}
             Response::Closed {
                 worker,
                 time,
@@ -554,6 +558,7 @@ pub(crate) fn batch(
         batch: batch_of(&schema, arrays(types, rows), rows.len()).unwrap(),
         columns: (0..types.len()).collect(),
         offsets: vec![(partition, next_offset)],
+        time: None,
     }
 }
 

@@ -7,6 +7,7 @@ use arrow::record_batch::RecordBatch;
 use ruslo_repr::{ObjectId, Result, Time};
 use ruslo_state::{Entry, LogReader, Snapshot};
 
+use super::checkpoint::Metadata;
 use super::{Change, Image, refused};
 
 /// Source → partition → next offset.
@@ -24,6 +25,7 @@ pub(crate) struct PastTime {
 /// The past of a server that is started again.
 pub(crate) struct History {
     pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) metadata: Metadata,
     /// The times after the checkpoint, oldest first.
     pub(crate) times: Vec<PastTime>,
     /// The catalog as of the last time.
@@ -37,11 +39,13 @@ impl History {
         snapshot: &Arc<Snapshot>,
         mut records: Box<dyn LogReader>,
     ) -> Result<History> {
+        let metadata = Metadata::read(snapshot.metadata())?;
         let mut history = History {
             snapshot: snapshot.clone(),
             times: vec![],
-            image: Image::default(),
-            bound: Bound::default(),
+            image: metadata.image()?,
+            bound: metadata.bound(),
+            metadata,
         };
         while let Some(record) = records.next().await.map_err(|error| refused(&error))? {
             let mut past = PastTime {

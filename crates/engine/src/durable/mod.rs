@@ -10,21 +10,28 @@
 //! Secrets are sealed before they get there, see [`seal`].
 
 mod appender;
+mod bad_rows;
+mod checkpoint;
 mod definition;
 mod history;
 mod recover;
+mod restore;
 mod seal;
+mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ruslo_repr::{Error, ErrorKind, Result};
 use ruslo_state::{Checkpoints, Opened, Options, Store};
 
 pub(crate) use appender::{Appender, LogEvent, TimeRecord};
+pub(crate) use checkpoint::{CheckpointEvent, Checkpointer, Cut, Part, object_of};
 pub(crate) use definition::{Change, Definition, Image, SourceStart};
 pub(crate) use history::{Bound, History};
-pub(crate) use recover::{Recovering, recover};
+pub(crate) use recover::{Deletes, Recovering, is_something_broken, recover};
 pub(crate) use seal::Sealer;
+pub(crate) use status::Statuses;
 
 /// Where a server keeps what must survive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub enum Storage {
         url: String,
         /// The key that seals secrets; made at the first start. Readable by the owner only.
         key_file: PathBuf,
+        /// How often what has changed goes into a checkpoint.
+        checkpoint_interval: Duration,
     },
 }
 
@@ -43,12 +52,14 @@ pub enum Storage {
 pub(crate) struct Durable {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) sealer: Sealer,
+    pub(crate) checkpoint_interval: Duration,
 }
 
 /// Opens the store and reads everything that happened since its last checkpoint.
 pub(crate) async fn open(
     url: &str,
-    key_file: &std::path::Path,
+    key_file: &Path,
+    checkpoint_interval: Duration,
 ) -> Result<(Durable, Box<dyn ruslo_state::BindingLog>, History)> {
     // First, since it makes the folder readable by its owner alone.
     let sealer = Sealer::open(key_file)?;
@@ -65,6 +76,7 @@ pub(crate) async fn open(
     let durable = Durable {
         checkpoints,
         sealer,
+        checkpoint_interval,
     };
     Ok((durable, log, history))
 }

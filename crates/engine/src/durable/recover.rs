@@ -10,18 +10,22 @@
 //! The same times hold the same rows, so nothing that was seen is taken back. A view whose past
 //! cannot be read any more is *broken*: reading it says why, and everything else goes on.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ruslo_repr::{Error, ObjectId, Result, Time};
+use ruslo_dataflow::DurablePoint;
+use ruslo_repr::{Error, ObjectId, Plan, Result, Time};
+use ruslo_state::Snapshot;
 use tokio::sync::oneshot;
 
-use super::{Bound, Definition, History};
+use super::{Bound, Definition, History, restore};
 use crate::Shared;
 use crate::catalog::{Body, Catalog, View};
 use crate::coordinator::{Replayed, Request};
-use crate::ingest::{Past, Source};
+use crate::export::RecoveredSink;
+use crate::ingest::{Again, Past, Source, Times};
 use crate::layout::Layout;
 use crate::session::Session;
 
@@ -38,25 +42,129 @@ type Pasts = (ObjectId, Vec<(Arc<Source>, Past)>);
 #[derive(Clone)]
 pub(crate) struct Recovering {
     pub(crate) definition: Definition,
-    /// The time of the last checkpoint, from which tables go on.
-    pub(crate) checkpoint: Time,
-    /// The last time of the server before: views begin there.
+    /// The last time of the server before: what is in no checkpoint begins there.
     pub(crate) last: Time,
     /// How far sources were bound then.
     pub(crate) bound: Arc<Bound>,
+    pub(crate) checkpoint: Arc<Restorable>,
     /// The pasts that are being read; dropping them ends that.
     pub(crate) pasts: Arc<Mutex<Vec<Pasts>>>,
 }
 
-/// Makes all objects again and waits until they are where they were.
-pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<()> {
+/// What the last checkpoint holds.
+pub(crate) struct Restorable {
+    pub(crate) time: Time,
+    snapshot: Arc<Snapshot>,
+    /// The durable points of tables and views, in order.
+    points: HashMap<ObjectId, Vec<DurablePoint>>,
+    bound: Bound,
+    /// When the messages after it were bound.
+    times: HashMap<ObjectId, Arc<Times>>,
+    /// The keys that sinks had yet to delete.
+    deletes: Deletes,
+}
+
+/// By sink.
+pub(crate) type Deletes = HashMap<ObjectId, HashSet<Vec<u8>>>;
+
+impl Recovering {
+    /// The durable points of a table or view that is in the checkpoint.
+    pub(crate) fn points(&self, id: ObjectId) -> Option<&Vec<DurablePoint>> {
+        self.checkpoint.points.get(&id)
+    }
+
+    /// The same of a view, if all that it reads begins at the checkpoint, too.
+    pub(crate) fn points_of_view(&self, id: ObjectId, plan: &Plan) -> Option<Vec<DurablePoint>> {
+        let points = self.points(id)?;
+        let mut all = true;
+        plan.visit(&mut |node| {
+            if let Plan::Get { id, .. } = node {
+                all &= self.points(*id).is_some();
+            }
+        });
+        all.then(|| points.clone())
+    }
+
+    /// What a view that is in the checkpoint has to read again of a source; None if nothing.
+    pub(crate) fn again(&self, source: ObjectId) -> Option<Again> {
+        let last = self.bound.get(&source)?;
+        let from = self.checkpoint.bound.get(&source);
+        if from == Some(last) {
+            return None;
+        }
+        Some(Again {
+            from: from.cloned().unwrap_or_default(),
+            times: self
+                .checkpoint
+                .times
+                .get(&source)
+                .cloned()
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Starts giving a table or view its state back.
+    pub(crate) fn feed(&self, shared: &Arc<Shared>, id: ObjectId, points: Vec<DurablePoint>) {
+        let coordinator = shared.coordinator.clone();
+        let failed = move |error| coordinator.send(Request::Fail(error));
+        let snapshot = self.checkpoint.snapshot.clone();
+        restore::feed(snapshot, shared.workers.clone(), id, points, failed);
+    }
+
+    /// What the sink being made may have left outside.
+    pub(crate) fn sink(&self) -> RecoveredSink {
+        let deletes = self.checkpoint.deletes.get(&ObjectId(self.definition.id));
+        RecoveredSink {
+            checkpoint: self.checkpoint.time,
+            deletes: deletes.into_iter().flatten().cloned().collect(),
+            last: self.last,
+        }
+    }
+}
+
+impl Restorable {
+    async fn new(history: &History) -> Result<Restorable> {
+        let mut times: HashMap<ObjectId, Times> = HashMap::new();
+        for past in &history.times {
+            for (source, offsets) in &past.offsets {
+                let times = times.entry(*source).or_default();
+                for (&partition, &next) in offsets {
+                    times.add(partition, next, past.time);
+                }
+            }
+        }
+        let mut deletes = Deletes::new();
+        for (id, definition) in &history.image.objects {
+            if definition.source.is_none()
+                && !history.metadata.points().contains_key(&ObjectId(*id))
+            {
+                let keys = restore::deletes(&history.snapshot, ObjectId(*id)).await?;
+                deletes.insert(ObjectId(*id), keys);
+            }
+        }
+        Ok(Restorable {
+            time: history.checkpoint(),
+            snapshot: history.snapshot.clone(),
+            points: history.metadata.points(),
+            bound: history.metadata.bound(),
+            times: times.into_iter().map(|(id, t)| (id, Arc::new(t))).collect(),
+            deletes,
+        })
+    }
+}
+
+/// Makes all objects again and waits until they are where they were; what sinks had yet to delete
+/// at the last checkpoint.
+pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<Deletes> {
     let began = Instant::now();
-    let (checkpoint, last) = (history.checkpoint(), history.last());
+    let last = history.last();
+    let checkpoint = Arc::new(Restorable::new(&history).await?);
     let History {
         times,
         image,
         bound,
-        ..
+        metadata,
+        snapshot,
     } = history;
     let objects = image.objects.len();
     shared.catalog.begin(&image.schemas, image.next_id);
@@ -64,14 +172,25 @@ pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<()
     let pasts = Arc::new(Mutex::new(vec![]));
     for definition in image.objects.into_values() {
         shared.progress(format!("making {} again", definition.name));
+        let id = ObjectId(definition.id);
         let recovering = Recovering {
             definition,
-            checkpoint,
             last,
             bound: bound.clone(),
+            checkpoint: checkpoint.clone(),
             pasts: pasts.clone(),
         };
         make_again(shared, recovering).await?;
+        let object = shared.catalog.get(id);
+        if let Some(Body::Source { source, .. }) = object.as_ref().map(|object| &object.body)
+            && let Some(notes) = metadata.notes(id)
+        {
+            let rows = restore::bad_rows(&snapshot, id).await?;
+            source
+                .bad
+                .restore(rows, notes.decode_errors, notes.covered.clone());
+            source.restore_gaps(notes.gaps.clone());
+        }
     }
     let mut replayed = vec![];
     for past in times {
@@ -104,7 +223,16 @@ pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<()
         seconds = began.elapsed().as_secs_f32(),
         "everything is back as it was at time {last}"
     );
-    Ok(())
+    Ok(checkpoint.deletes.clone())
+}
+
+/// Whether a view could not be brought back. There are no checkpoints then: they would leave its
+/// state out.
+pub(crate) fn is_something_broken(shared: &Shared) -> bool {
+    let objects = shared.catalog.objects();
+    objects.iter().any(|object| {
+        view_of(&shared.catalog, object.id).is_some_and(|(_, view)| view.broken.get().is_some())
+    })
 }
 
 async fn make_again(shared: &Arc<Shared>, recovering: Recovering) -> Result<()> {
@@ -155,11 +283,13 @@ async fn wait_hydrated(
     id: ObjectId,
     pasts: Vec<(Arc<Source>, Past)>,
 ) -> Result<()> {
-    let Some((name, view)) = view_of(&shared.catalog, id) else {
-        return Ok(());
-    };
     let (reply, hydrated) = oneshot::channel();
     shared.coordinator.send(Request::WaitHydrated { id, reply });
+    let Some((name, view)) = view_of(&shared.catalog, id) else {
+        // A table's rows are in the store, which is waited for.
+        let done = hydrated.await;
+        return done.map_err(|_| Error::internal("the coordinator ended"))?;
+    };
     tokio::pin!(hydrated);
     let mut reported = Instant::now();
     shared.progress(format!("view {name} reads what it had read"));

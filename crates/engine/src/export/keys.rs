@@ -38,6 +38,12 @@ impl Dirty {
         }
     }
 
+    /// The keys that are to be deleted.
+    pub(super) fn deletes(&self) -> impl Iterator<Item = &Vec<u8>> {
+        let deleted = self.keys.iter().filter(|(_, value)| value.is_none());
+        deleted.map(|(key, _)| key)
+    }
+
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         self.keys.contains_key(key)
     }

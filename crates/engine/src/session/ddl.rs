@@ -145,13 +145,19 @@ impl Session {
     ) -> Result<(Time, Time)> {
         let (coordinator, key) = (&self.shared.coordinator, arranged_by.to_vec());
         if let Some(recovering) = &self.recovering {
-            let as_of = recovering.checkpoint;
+            let as_of = recovering.checkpoint.time;
+            let points = recovering.points(id).cloned();
             coordinator.send(Request::Recover(Command::CreateTable {
                 id,
                 schema,
                 key,
                 as_of,
+                restore: points.is_some(),
             }));
+            if let Some(points) = points {
+                recovering.feed(&self.shared, id, points);
+            }
+            recovering.pasts.lock().push((id, vec![]));
             return Ok((as_of, recovering.last));
         }
         let create_it = |reply| Request::CreateTable {

@@ -87,15 +87,21 @@ impl Session {
         name: &str,
         plan: ViewPlan,
     ) -> Result<View> {
-        let as_of = recovering.last;
-        let sources = self.reads_of(&plan.plan)?;
-        let mut hydrate = vec![];
-        for (source, columns) in &sources {
-            source.add_reader(id, columns).await;
-            if recovering.bound.contains_key(&source.id) {
-                hydrate.push(source.id);
-            }
+        let points = recovering.points_of_view(id, &plan.plan);
+        let as_of = match &points {
+            Some(_) => recovering.checkpoint.time,
+            None => recovering.last,
+        };
+        let mut reads = vec![];
+        for (source, columns) in self.reads_of(&plan.plan)? {
+            source.add_reader(id, &columns).await;
+            let again = match &points {
+                Some(_) => recovering.again(source.id).map(Some),
+                None => recovering.bound.contains_key(&source.id).then_some(None),
+            };
+            reads.push((source, columns, again));
         }
+        let hydrate = reads.iter().filter(|(_, _, again)| again.is_some());
         self.shared
             .coordinator
             .send(Request::Recover(Command::CreateView {
@@ -104,23 +110,29 @@ impl Session {
                 plan: plan.plan,
                 key: plan.key.clone(),
                 as_of,
-                hydrate,
+                hydrate: hydrate.map(|(source, _, _)| source.id).collect(),
+                restore: points.clone(),
             }));
+        if let Some(points) = points {
+            recovering.feed(&self.shared, id, points);
+        }
+        let sources = reads.iter().map(|(source, _, _)| source.clone()).collect();
         let mut pasts = vec![];
-        for (source, columns) in &sources {
-            let Some(bound) = recovering.bound.get(&source.id).cloned() else {
+        for (source, columns, again) in reads {
+            let (Some(again), Some(bound)) = (again, recovering.bound.get(&source.id)) else {
                 continue;
             };
-            let workers = self.shared.workers.clone();
-            let (reading, columns) = (source.clone(), columns.clone());
-            let past = blocking(move || reading.hydrate(id, &columns, &bound, &workers));
-            pasts.push((source.clone(), past.await?));
+            let (workers, bound) = (self.shared.workers.clone(), bound.clone());
+            let reading = source.clone();
+            let past =
+                blocking(move || reading.hydrate(id, &columns, again.as_ref(), &bound, &workers));
+            pasts.push((source, past.await?));
         }
         recovering.pasts.lock().push((id, pasts));
         Ok(View {
             readable_from: as_of,
             arranged_by: plan.key,
-            sources: sources.into_iter().map(|(source, _)| source).collect(),
+            sources,
             broken: OnceLock::new(),
         })
     }
@@ -210,7 +222,9 @@ impl Session {
                 opened.start_live(bound.as_ref(), &workers, &coordinator)?;
                 let bound = bound.unwrap_or_default();
                 match has_past {
-                    true => opened.hydrate(view, &columns, &bound, &workers).map(Some),
+                    true => opened
+                        .hydrate(view, &columns, None, &bound, &workers)
+                        .map(Some),
                     false => Ok(None),
                 }
             });

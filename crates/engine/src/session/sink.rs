@@ -15,6 +15,7 @@ use super::running::Unfinished;
 use super::{Outcome, Session};
 use crate::catalog::{Body, View};
 use crate::coordinator::Request;
+use crate::durable::Recovering;
 use crate::export::{Clash, Encoding, Export, ExportConfig, Sink};
 
 /// What a sink reads.
@@ -62,6 +63,9 @@ impl Session {
             Some(_) => RedisWriter::unconnected(&options)?,
             None => RedisWriter::connect(&options).await?,
         };
+        if output.deletes && self.recovering.is_none() {
+            self.checkpoint_of(input.readable_from).await?;
+        }
         let id = self.new_id();
         let sink = Arc::new(Sink::new(name));
         let (changes, receive) = mpsc::unbounded_channel();
@@ -75,6 +79,7 @@ impl Session {
             clash: output.clash,
             workers: shared.workers.workers(),
             coordinator: shared.coordinator.clone(),
+            recovered: self.recovering.as_ref().map(Recovering::sink),
         };
         let visible = shared.coordinator.visible();
         Export::spawn(sink.clone(), config, writer, receive, visible)?;
@@ -105,6 +110,18 @@ impl Session {
         };
         self.add(new).await?;
         Outcome::done("CREATE_SINK")
+    }
+
+    /// Waits for a checkpoint with what was there at `time`: which rows go away from there on can be
+    /// told after a crash, so that no key is forgotten outside.
+    async fn checkpoint_of(&self, time: Time) -> Result<()> {
+        let coordinator = &self.shared.coordinator;
+        let read = |reply| Request::Read {
+            at_least: time,
+            reply,
+        };
+        drop(coordinator.ask(read).await?);
+        coordinator.ask(Request::CheckpointNow).await
     }
 
     /// The arrangement that a sink reads: one that is there, or a view of its own.

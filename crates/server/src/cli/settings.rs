@@ -1,6 +1,7 @@
 //! The server's settings: flags and environment through clap, then the file, then defaults.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ruslo_engine::Storage;
@@ -11,6 +12,7 @@ pub(super) const HTTP: &str = "127.0.0.1:5691";
 const DATA_DIR: &str = "./ruslo-data";
 /// The store that keeps nothing.
 const MEMORY: &str = "memory";
+const CHECKPOINT_INTERVAL_MS: u64 = 1000;
 const LOG: &str = "info";
 const CONNECTIONS_MAX: usize = 500;
 /// More workers than this is a typing error.
@@ -63,6 +65,10 @@ pub struct ServerArgs {
     /// Key that seals stored passwords, made if missing [default: secret.key in the data folder]
     #[arg(long, env = "RUSLO_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+
+    /// Milliseconds between checkpoints, while something changes [default: 1000]
+    #[arg(long, env = "RUSLO_CHECKPOINT_INTERVAL_MS", value_name = "N")]
+    pub checkpoint_interval_ms: Option<u64>,
 }
 
 /// The keys of the configuration file.
@@ -79,6 +85,7 @@ struct File {
     data_dir: Option<PathBuf>,
     store: Option<String>,
     key_file: Option<PathBuf>,
+    checkpoint_interval_ms: Option<u64>,
 }
 
 /// Settings after all places were looked at.
@@ -119,10 +126,13 @@ impl ServerArgs {
             cert.is_some() == key.is_some(),
             "TLS needs both --tls-cert and --tls-key, only one of them is set"
         );
+        let interval = given.checkpoint_interval_ms;
+        let interval = interval.or(file.checkpoint_interval_ms);
         let storage = storage(
             given.store.or(file.store),
             given.data_dir.or(file.data_dir),
             given.key_file.or(file.key_file),
+            Duration::from_millis(interval.unwrap_or(CHECKPOINT_INTERVAL_MS)),
             keep,
         );
         let http = given.http.or(file.http).unwrap_or_else(|| HTTP.into());
@@ -145,6 +155,7 @@ fn storage(
     store: Option<String>,
     folder: Option<PathBuf>,
     key_file: Option<PathBuf>,
+    checkpoint_interval: Duration,
     keep: bool,
 ) -> Storage {
     if store.as_deref() == Some(MEMORY) || (store.is_none() && folder.is_none() && !keep) {
@@ -154,6 +165,7 @@ fn storage(
     Storage::Store {
         key_file: key_file.unwrap_or_else(|| folder.join("secret.key")),
         url: store.unwrap_or_else(|| folder.display().to_string()),
+        checkpoint_interval,
     }
 }
 
@@ -195,14 +207,12 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_asked_for_or_the_servers_default() {
-        let kept = |store: Option<&str>, folder: Option<&str>, keep| match storage(
-            store.map(Into::into),
-            folder.map(Into::into),
-            None,
-            keep,
-        ) {
-            Storage::Memory => "nothing".to_string(),
-            Storage::Store { url, key_file } => format!("{url} {}", key_file.display()),
+        let kept = |store: Option<&str>, folder: Option<&str>, keep| {
+            let (store, folder) = (store.map(Into::into), folder.map(Into::into));
+            match storage(store, folder, None, Duration::ZERO, keep) {
+                Storage::Memory => "nothing".to_string(),
+                Storage::Store { url, key_file, .. } => format!("{url} {}", key_file.display()),
+            }
         };
         assert_eq!(kept(None, None, false), "nothing");
         assert_eq!(kept(Some("memory"), Some("d"), true), "nothing");
