@@ -6,6 +6,9 @@
 //!   SLT_POSTGRES='host=… port=… user=…' cargo test … -- plain
 //! ```
 //!
+//! Without `SLT_POSTGRES` every file runs a second time (`… killed`), and in its middle the server is
+//! killed and started again on its data: the answers are the same.
+//!
 //! The files below `plain/` hold nothing that PostgreSQL does not know, but for `FLUSH`: with
 //! `SLT_POSTGRES` they run against a real PostgreSQL, where `FLUSH` refreshes the materialized
 //! views. So the answers written there are PostgreSQL's own.
@@ -19,6 +22,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqllogictest::harness::{self, Failed, Trial};
@@ -41,15 +45,17 @@ fn main() {
     let files = harness::glob(FILES).expect("the pattern is valid");
     let trials: Vec<Trial> = files
         .map(|file| file.expect("tests/slt can be listed"))
-        .map(|file| {
+        .flat_map(|file| {
             let name = file.display().to_string();
-            let name = name
-                .rsplit("tests/slt/")
-                .next()
-                .unwrap_or_default()
-                .to_string();
+            let name = name.rsplit("tests/slt/").next().unwrap_or_default();
+            let (killed, again) = (format!("{name} killed"), file.clone());
             let postgres = postgres.clone();
-            Trial::test(name, move || run_file(&file, postgres.as_deref()))
+            let killed = postgres
+                .is_none()
+                .then(|| Trial::test(killed, move || run_killed(&again)));
+            let name = name.to_string();
+            let whole = Trial::test(name, move || run_file(&file, postgres.as_deref()));
+            std::iter::once(whole).chain(killed)
         })
         .collect();
     assert!(!trials.is_empty(), "no files match {FILES}");
@@ -61,18 +67,50 @@ fn run_file(file: &Path, postgres: Option<&str>) -> Result<(), Failed> {
         Some(config) => {
             let mut session = Session::connect(config, true)?;
             session.simple("DROP SCHEMA public CASCADE; CREATE SCHEMA public")?;
-            run_records(file, config, true)
+            run_records(file, || async { Session::connect(config, true) })
         }
         None => {
             let server = Server::start()?;
-            run_records(file, &server.config(), false)
+            let config = server.config();
+            let connect = || async { Session::connect(&config, false) };
+            run_records(file, connect)
                 .map_err(|error| format!("{error:?}\n{}", server.log()).into())
         }
     }
 }
 
-fn run_records(file: &Path, config: &str, is_postgres: bool) -> Result<(), Failed> {
-    let connect = || async { Session::connect(config, is_postgres) };
+/// Runs a file with a crash of the server in its middle.
+fn run_killed(file: &Path) -> Result<(), Failed> {
+    if std::env::var_os("SLT_UPDATE").is_some() {
+        return Ok(());
+    }
+    let records = sqllogictest::parse_file::<DefaultColumnType>(file);
+    let statements = records.map_err(|error| error.to_string())?.into_iter();
+    let statements = statements
+        .filter(|record| {
+            matches!(
+                record,
+                sqllogictest::Record::Statement { .. } | sqllogictest::Record::Query { .. }
+            )
+        })
+        .count();
+    let server = Arc::new(Mutex::new(Server::start()?));
+    let connect = || async {
+        let mut session = Session::connect(&lock(&server).config(), false)?;
+        session.crash = Some(Crash {
+            server: Arc::clone(&server),
+            left: statements / 2,
+            said: vec![],
+        });
+        Ok(session)
+    };
+    run_records(file, connect).map_err(|error| format!("{error:?}\n{}", lock(&server).log()).into())
+}
+
+fn run_records<F>(file: &Path, connect: impl FnMut() -> F) -> Result<(), Failed>
+where
+    F: Future<Output = Result<Session, SessionError>>,
+{
     let mut runner = Runner::new(connect);
     if std::env::var_os("SLT_UPDATE").is_some() {
         let update = runner.update_test_file(
@@ -100,9 +138,21 @@ struct Server {
 
 impl Server {
     fn start() -> Result<Server, Failed> {
-        let directory = tempfile::tempdir()?;
+        Self::start_on(tempfile::tempdir()?, free_port()?)
+    }
+
+    /// Kills the process and starts another on the same data.
+    fn restart(&mut self) -> Result<(), Failed> {
+        self.process.kill()?;
+        self.process.wait()?;
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir()?);
+        *self = Self::start_on(directory, self.port)?;
+        Ok(())
+    }
+
+    fn start_on(directory: tempfile::TempDir, port: u16) -> Result<Server, Failed> {
         let log = File::create(directory.path().join("log"))?;
-        let (port, http) = (free_port()?, free_port()?);
+        let http = free_port()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_ruslo"));
         command
             .args(["serve", "--workers", "2"])
@@ -168,11 +218,25 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
+/// A crash to come, after some more statements.
+struct Crash {
+    server: Arc<Mutex<Server>>,
+    left: usize,
+    /// What the session said that only it knows: settings and prepared statements.
+    said: Vec<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
+}
+
 /// One connection, speaking the simple query protocol.
 struct Session {
     runtime: Runtime,
     client: Client,
     is_postgres: bool,
+    crash: Option<Crash>,
+    in_transaction: bool,
 }
 
 /// PostgreSQL's stand-in for FLUSH. A view's oid is higher than those of the views it reads.
@@ -193,11 +257,49 @@ impl Session {
             runtime,
             client,
             is_postgres,
+            crash: None,
+            in_transaction: false,
         };
         if is_postgres {
             session.simple("SET timezone = 'UTC'; SET client_min_messages = 'error'")?;
         }
         Ok(session)
+    }
+
+    /// Notes what a statement does to the session, and lets the server crash if it is time.
+    fn before(&mut self, sql: &str) -> Result<(), SessionError> {
+        let first = sql.split_whitespace().next().unwrap_or_default();
+        let first = first.trim_end_matches(';').to_ascii_uppercase();
+        let in_transaction = self.in_transaction;
+        match first.as_str() {
+            "BEGIN" | "START" => self.in_transaction = true,
+            "COMMIT" | "ROLLBACK" | "END" | "ABORT" => self.in_transaction = false,
+            _ => {}
+        }
+        let Some(crash) = &mut self.crash else {
+            return Ok(());
+        };
+        if crash.left > 0 || in_transaction {
+            crash.left = crash.left.saturating_sub(1);
+            if ["SET", "RESET", "PREPARE", "DEALLOCATE"].contains(&first.as_str()) {
+                crash.said.push(sql.to_string());
+            }
+            return Ok(());
+        }
+        let Some(Crash { server, said, .. }) = self.crash.take() else {
+            return Ok(());
+        };
+        let mut server = lock(&server);
+        server
+            .restart()
+            .map_err(|error| SessionError(format!("{error:?}")))?;
+        let again = Session::connect(&server.config(), false)?;
+        (self.runtime, self.client) = (again.runtime, again.client);
+        for sql in said {
+            // One that failed before fails again.
+            let _ = self.simple(&sql);
+        }
+        Ok(())
     }
 
     fn simple(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, SessionError> {
@@ -210,6 +312,7 @@ impl sqllogictest::DB for Session {
     type ColumnType = DefaultColumnType;
 
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, SessionError> {
+        self.before(sql)?;
         let is_flush = sql
             .trim_end_matches(';')
             .trim()

@@ -104,8 +104,13 @@ impl Metadata {
         })
     }
 
+    /// The catalog. Ids that have state here count as given out, also if the crash came before
+    /// their objects were in the catalog: nobody must find somebody else's state.
     pub(crate) fn image(&self) -> Result<Image> {
-        Image::from_json(&self.catalog)
+        let mut image = Image::from_json(&self.catalog)?;
+        let last = self.objects.iter().max().copied().unwrap_or(0);
+        image.next_id = image.next_id.max(last + 1);
+        Ok(image)
     }
 
     pub(crate) fn bound(&self) -> Bound {
