@@ -37,6 +37,8 @@ pub struct Faults {
     pub join: bool,
     /// Filters and projections keep rows that were taken away.
     pub retraction: bool,
+    /// Checkpoints miss what changed at the first durable point of each object.
+    pub durable: bool,
 }
 
 /// All workers of this process. Cheap to clone; the last clone to go shuts them down.

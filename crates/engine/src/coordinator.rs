@@ -368,14 +368,13 @@ async fn run(
         if state.failure.borrow().is_some() {
             break;
         }
-        if state.close_due().is_some_and(|at| at <= Instant::now()) {
-            state.close(Closing::default());
-        }
-        if state
-            .checkpoint_due()
-            .is_some_and(|at| at <= Instant::now())
-        {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        // First, since under load the next time is closed as soon as the last one is visible.
+        if due(state.checkpoint_due()) {
             state.begin_checkpoint();
+        }
+        if due(state.close_due()) {
+            state.close(Closing::default());
         }
         state.allow_compaction();
     }
@@ -601,13 +600,20 @@ impl State {
         let cut = Cut {
             time,
             image: self.image.clone(),
-            bound: self.offsets.clone(),
+            bound: self.stored_offsets(),
             objects: objects.clone(),
         };
         let _ = parts.send(Part::Begin(Box::new(cut)));
         self.checkpoints.under_way = Some((time, self.workers.workers()));
         self.checkpoints.begun_at = Instant::now();
         self.workers.send(Command::Checkpoint { time, objects });
+    }
+
+    /// The offsets of sources that are still there.
+    fn stored_offsets(&self) -> Bound {
+        let offsets = self.offsets.iter();
+        let there = offsets.filter(|(id, _)| self.image.objects.contains_key(&id.0));
+        there.map(|(id, bound)| (*id, bound.clone())).collect()
     }
 
     fn handed_over(&mut self) {

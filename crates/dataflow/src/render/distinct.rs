@@ -27,7 +27,7 @@ pub(crate) fn distinct<'s>(
 ) -> Result<Flow<'s>> {
     let all: Vec<usize> = (0..types.len()).collect();
     let counts = combine(blocks, types, &all, CountRows, context)?;
-    let name = "ArrangeDistinct";
+    let name = "distinct";
     let arranged = match raw && context.points.wanted {
         true => {
             let form = CountForm::new(types)?;

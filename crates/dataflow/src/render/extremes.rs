@@ -82,7 +82,7 @@ pub(crate) fn monotonic<'s>(
         };
         changes = changes.concat(context.once(((vec![], ()), context.as_of, marker)));
     }
-    let (name, wanted_values) = ("ArrangeExtremes", wanted.largest.len());
+    let (name, wanted_values) = ("extremes", wanted.largest.len());
     let form = ExtremesForm::new(&types[..column], &types[column], wanted_values)?;
     let mut tap = None;
     if durable {

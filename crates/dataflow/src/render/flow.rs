@@ -71,7 +71,7 @@ impl<'s> Flow<'s> {
         match self {
             Flow::Arranged(arranged, shape) if shape.is_arranged_by(key) => Ok(arranged),
             other => {
-                let arranged = other.arrange(types, key, ("Arrange", raw), context)?;
+                let arranged = other.arrange(types, key, ("rows by key", raw), context)?;
                 Ok(context.share(arranged))
             }
         }

@@ -155,7 +155,7 @@ impl<'p> Join<'p> {
             }
             false => None,
         };
-        let rows = context.arrange_shape(rows, ("ArrangeJoin", side.raw))?;
+        let rows = context.arrange_shape(rows, ("rows by key", side.raw))?;
         Ok(Arranged {
             rows: context.share(rows),
             shape,
@@ -347,7 +347,7 @@ fn kept<'s>(rows: Rows<'s>, raw: bool, context: &mut Context<'_, 's>) -> Result<
     if !raw || !context.points.wanted {
         return Ok(rows.stream);
     }
-    let arranged = context.arrange_shape(rows, ("ArrangeNullKeys", true))?;
+    let arranged = context.arrange_shape(rows, ("rows without key", true))?;
     Ok(rows_of(context.share(arranged)))
 }
 

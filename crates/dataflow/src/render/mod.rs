@@ -136,7 +136,7 @@ pub(crate) fn render_view(
 ) -> Result<Exports> {
     let flow = context.render(plan)?;
     let types = plan.schema().types();
-    let rows = flow.arrange(&types, key, ("ArrangeView", is_raw(plan)), &mut context)?;
+    let rows = flow.arrange(&types, key, ("rows", is_raw(plan)), &mut context)?;
     let row_count = count_rows(&rows);
     Ok(Exports {
         rows: rows.trace,
@@ -199,7 +199,7 @@ impl<'s> Context<'_, 's> {
         }
         let types = part.schema().types();
         let all: Vec<usize> = (0..types.len()).collect();
-        let arranged = flow.arrange(&types, &all, ("ArrangePart", true), self)?;
+        let arranged = flow.arrange(&types, &all, ("rows", true), self)?;
         let shape = Shape::arranged(&types, &all);
         Flow::Arranged(self.share(arranged), shape).into_blocks(self)
     }
@@ -213,7 +213,7 @@ impl<'s> Context<'_, 's> {
             let schema = error_schema();
             let width = schema.len();
             let form = RowForm::named(schema, width)?;
-            let arranged = self.arrange_raw_rows(raw, form, "ArrangeRawErrors");
+            let arranged = self.arrange_raw_rows(raw, form, "errors");
             if errors.is_empty() {
                 return Ok(Some(arranged.trace));
             }

@@ -241,7 +241,7 @@ impl<'s> Reduce<'_, '_, 's> {
                     .once(((vec![], ()), self.context.as_of, marker)),
             );
         }
-        let (name, scope) = ("ArrangeGroups", self.context.scope);
+        let (name, scope) = ("groups", self.context.scope);
         let arranged = match durable {
             true => {
                 let key_types: Vec<_> = keys.iter().map(|&key| types[key].clone()).collect();
@@ -328,7 +328,7 @@ impl<'s> Reduce<'_, '_, 's> {
         let key: Vec<usize> = (0..self.keys.len()).collect();
         let mut rows = encode_blocks(blocks, &types, &key, self.context)?;
         rows.stream = self.with_marker(rows.stream);
-        let named = ("ArrangeGroupRows", self.raw);
+        let named = ("group rows", self.raw);
         let arranged = self.context.arrange_shape(rows, named)?;
         let arranged = self.context.share(arranged);
         let value = needed

@@ -23,7 +23,11 @@ impl Worker<'_> {
         for id in objects {
             let collection = self.collections.get_mut(id);
             for tap in collection.into_iter().flat_map(|c| &mut c.taps) {
-                parts.push_back((*id, tap.extract(time)));
+                let extraction = tap.extract(time);
+                // A fault on purpose, which tests must notice.
+                if !(self.ends.faults.durable && extraction.point.index == 0) {
+                    parts.push_back((*id, extraction));
+                }
             }
         }
         self.checkpoints.push_back(HandOver { time, parts });

@@ -20,7 +20,11 @@ const FLOAT: usize = 3;
 const NUM: usize = 4;
 const FLAG: usize = 5;
 
-fn aggregate(function: AggregateFunction, argument: Option<usize>, ty: DataType) -> Aggregate {
+pub(crate) fn aggregate(
+    function: AggregateFunction,
+    argument: Option<usize>,
+    ty: DataType,
+) -> Aggregate {
     Aggregate {
         text: format!("{function:?}({argument:?})"),
         function,
@@ -31,21 +35,21 @@ fn aggregate(function: AggregateFunction, argument: Option<usize>, ty: DataType)
     }
 }
 
-fn distinct(aggregate: Aggregate) -> Aggregate {
+pub(crate) fn distinct(aggregate: Aggregate) -> Aggregate {
     Aggregate {
         distinct: true,
         ..aggregate
     }
 }
 
-fn filtered(aggregate: Aggregate) -> Aggregate {
+pub(crate) fn filtered(aggregate: Aggregate) -> Aggregate {
     Aggregate {
         filter: Some(FLAG),
         ..aggregate
     }
 }
 
-fn spread(argument: usize) -> Aggregate {
+pub(crate) fn spread(argument: usize) -> Aggregate {
     aggregate(
         AggregateFunction::Other { code: vec![] },
         Some(argument),
@@ -98,7 +102,7 @@ fn sets() -> Vec<Vec<Aggregate>> {
     ]
 }
 
-fn reduce(input: Plan, keys: &[usize], aggregates: &[Aggregate]) -> Plan {
+pub(crate) fn reduce(input: Plan, keys: &[usize], aggregates: &[Aggregate]) -> Plan {
     let keyed = keys
         .iter()
         .map(|&key| input.schema().columns[key].ty.clone());

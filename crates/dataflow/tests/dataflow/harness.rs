@@ -10,8 +10,9 @@ use arrow::array::{
     Int64Array, StringArray,
 };
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
+use arrow::record_batch::RecordBatch;
 use ruslo_dataflow::{
-    Command, Faults, Response, SourceBatch, Workers, WorkersConfig, arranged_columns,
+    Command, DurablePoint, Faults, Response, SourceBatch, Workers, WorkersConfig, arranged_columns,
 };
 use ruslo_repr::row::batch_of;
 use ruslo_repr::schema::NUMERIC;
@@ -121,7 +122,7 @@ pub(crate) fn arrays(types: &[DataType], rows: &[Row]) -> Vec<ArrayRef> {
         .collect()
 }
 
-fn cell(array: &ArrayRef, row: usize) -> V {
+pub(crate) fn cell(array: &ArrayRef, row: usize) -> V {
     if array.is_null(row) {
         return V::Null;
     }
@@ -198,6 +199,10 @@ pub(crate) struct Cluster {
     pub(crate) sink_updates: Vec<(ObjectId, RowBytes, Time, Diff)>,
     sink_uppers: HashMap<(usize, ObjectId), Time>,
     peeks: HashMap<u64, Vec<Answer>>,
+    /// What checkpoints have handed over.
+    pub(crate) changes: Vec<(ObjectId, DurablePoint, RecordBatch)>,
+    /// How many workers have handed all over, by the checkpoint's time.
+    checkpointed: HashMap<Time, usize>,
     pub(crate) stats: Vec<ruslo_dataflow::ObjectStats>,
     pub(crate) failures: Vec<Error>,
     /// How many workers could not render a view.
@@ -232,6 +237,8 @@ impl Cluster {
             sink_updates: vec![],
             sink_uppers: HashMap::new(),
             peeks: HashMap::new(),
+            changes: vec![],
+            checkpointed: HashMap::new(),
             stats: vec![],
             failures: vec![],
             rejected: HashMap::new(),
@@ -327,8 +334,12 @@ impl Cluster {
     /// Closes the next time and waits until everything is through it.
     pub(crate) fn tick(&mut self) -> Time {
         let time = self.close();
-        self.wait("complete", |c| c.complete_at(time));
+        self.wait_complete(time);
         time
+    }
+
+    pub(crate) fn wait_complete(&mut self, time: Time) {
+        self.wait("complete", |c| c.complete_at(time));
     }
 
     fn complete_at(&self, time: Time) -> bool {
@@ -354,6 +365,16 @@ impl Cluster {
             .collect();
         offsets.sort();
         offsets
+    }
+
+    /// Takes a checkpoint of objects; what changed is added to `changes`.
+    pub(crate) fn checkpoint(&mut self, time: Time, objects: Vec<ObjectId>) {
+        self.workers.send(Command::Checkpoint { time, objects });
+        let workers = self.workers.workers();
+        self.wait("checkpoint", |c| {
+            c.checkpointed.get(&time).copied().unwrap_or(0) >= workers
+        });
+        self.checkpointed.remove(&time);
     }
 
     pub(crate) fn wait_sink(&mut self, id: ObjectId, upper: Time) {
@@ -480,7 +501,6 @@ impl Cluster {
 
     fn take(&mut self, response: Response) {
         match response {
-            Response::Changes { .. } | Response::Checkpointed { .. } => {}
             Response::Closed {
                 worker,
                 time,
@@ -519,6 +539,12 @@ impl Cluster {
                     assert!(time < upper && known.is_none_or(|known| time >= known));
                     self.sink_updates.push((id, row, time, diff));
                 }
+            }
+            Response::Changes {
+                id, point, updates, ..
+            } => self.changes.push((id, point, updates)),
+            Response::Checkpointed { time, .. } => {
+                *self.checkpointed.entry(time).or_default() += 1;
             }
             Response::Stats { objects, .. } => self.stats.extend(objects),
             Response::Failed { error, .. } => self.failures.push(error),

@@ -1,6 +1,7 @@
 //! Runs plans on real workers and compares with recomputation from scratch.
 
 mod aggregates;
+mod durable;
 mod evaluator;
 mod harness;
 mod joins;

@@ -9,7 +9,7 @@ use crate::harness::{
     Cluster, Object, Random, RandomTable, V, consolidate, encode, int, opt, text,
 };
 
-fn map(input: Plan, filters: Vec<Expr>, outputs: Vec<Expr>) -> Plan {
+pub(crate) fn map(input: Plan, filters: Vec<Expr>, outputs: Vec<Expr>) -> Plan {
     let columns = outputs.iter().enumerate();
     let schema = Schema::new(columns.map(|(i, o)| (format!("o{i}"), o.ty.clone())));
     Plan::Map {
