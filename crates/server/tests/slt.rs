@@ -18,7 +18,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -138,7 +137,7 @@ struct Server {
 
 impl Server {
     fn start() -> Result<Server, Failed> {
-        Self::start_on(tempfile::tempdir()?, free_port()?)
+        Self::start_on(tempfile::tempdir()?)
     }
 
     /// Kills the process and starts another on the same data.
@@ -146,18 +145,16 @@ impl Server {
         self.process.kill()?;
         self.process.wait()?;
         let directory = std::mem::replace(&mut self.directory, tempfile::tempdir()?);
-        *self = Self::start_on(directory, self.port)?;
+        *self = Self::start_on(directory)?;
         Ok(())
     }
 
-    fn start_on(directory: tempfile::TempDir, port: u16) -> Result<Server, Failed> {
+    fn start_on(directory: tempfile::TempDir) -> Result<Server, Failed> {
         let log = File::create(directory.path().join("log"))?;
-        let http = free_port()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_ruslo"));
         command
             .args(["serve", "--workers", "2"])
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--http", &format!("127.0.0.1:{http}")])
+            .args(["--listen", "127.0.0.1:0", "--http", "off"])
             .arg("--data-dir")
             .arg(directory.path().join("data"))
             .stdin(Stdio::null())
@@ -175,24 +172,30 @@ impl Server {
         }
         let mut server = Server {
             process: command.spawn()?,
-            port,
+            port: 0,
             directory,
         };
-        server.wait_until_it_answers()?;
+        server.wait_until_it_is_ready()?;
         Ok(server)
     }
 
-    fn wait_until_it_answers(&mut self) -> Result<(), Failed> {
+    /// The server chooses its port, so that nobody else can have it, and says it in its log.
+    fn wait_until_it_is_ready(&mut self) -> Result<(), Failed> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let answer = Session::connect(&self.config(), false)
-                .and_then(|mut session| session.simple("SELECT 1"));
-            let Err(error) = answer else { return Ok(()) };
+            let log = self.log();
+            let said = log.rsplit_once("ready: psql ").map(|(_, said)| said);
+            let port = said.and_then(|said| said.split_once("-p "));
+            let port = port.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+            if let Some(port) = port {
+                self.port = port;
+                return Ok(());
+            }
             if let Some(status) = self.process.try_wait()? {
-                return Err(format!("ruslo ended: {status}\n{}", self.log()).into());
+                return Err(format!("ruslo ended: {status}\n{log}").into());
             }
             if Instant::now() > deadline {
-                return Err(format!("ruslo does not answer: {error}\n{}", self.log()).into());
+                return Err(format!("ruslo is not ready\n{log}").into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -212,10 +215,6 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A crash to come, after some more statements.
