@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use arrow::record_batch::RecordBatch;
+use differential_dataflow::consolidation::{consolidate, consolidate_updates};
 use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::trace::{Cursor, Navigable, Span, TraceReader};
 use ruslo_repr::{Result, Time};
@@ -125,7 +126,7 @@ impl Tap {
                     let new = rows.iter().filter(|(_, time, _)| Some(*time) > since);
                     seen.extend(new.cloned());
                     if seen.len() >= worth_adding_up {
-                        differential_dataflow::consolidation::consolidate_updates(&mut seen);
+                        consolidate_updates(&mut seen);
                         worth_adding_up = (seen.len() * 2).max(SLICE_UPDATES);
                     }
                     output.session(&capability).give_container(rows);
@@ -275,6 +276,8 @@ impl Slices for RowSlices {
             self.at = None;
             self.batches.pop_front();
         }
+        // What changed at many times leaves once.
+        consolidate(&mut rows);
         match rows.is_empty() && self.batches.is_empty() {
             true => Ok(None),
             false => self.form.batch(&rows).map(Some),
@@ -338,6 +341,7 @@ impl<R: State, F: KeyForm<R>> Slices for KeySlices<R, F> {
             self.at = None;
             self.batches.pop_front();
         }
+        consolidate(&mut states);
         match states.is_empty() && self.batches.is_empty() {
             true => Ok(None),
             false => self.form.batch(&states).map(Some),
@@ -365,7 +369,7 @@ impl Collect for StreamTap {
             .into_iter()
             .map(|(row, _, diff)| (row, diff))
             .collect();
-        differential_dataflow::consolidation::consolidate(&mut rows);
+        consolidate(&mut rows);
         Box::new(StreamSlices {
             form: self.form.clone(),
             rows,

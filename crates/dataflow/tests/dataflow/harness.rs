@@ -215,12 +215,21 @@ impl Cluster {
     }
 
     pub(crate) fn with_faults(workers: usize, faults: Faults) -> Cluster {
+        Self::start(workers, faults, true)
+    }
+
+    /// Workers that will never be asked for more than the end of a checkpoint.
+    pub(crate) fn without_durability(workers: usize) -> Cluster {
+        Self::start(workers, Faults::default(), false)
+    }
+
+    fn start(workers: usize, faults: Faults, durable: bool) -> Cluster {
         let (sender, responses) = channel();
         let sender = Mutex::new(sender);
         let config = WorkersConfig {
             workers,
             evaluator: Arc::new(TestEvaluator),
-            durable: true,
+            durable,
         };
         let on_response = Arc::new(move |response| {
             let _ = sender.lock().unwrap().send(response);

@@ -30,11 +30,12 @@ pub(crate) fn columns() -> Schema {
     ])
 }
 
-pub(crate) fn random_row(random: &mut Random) -> Row {
+/// A row whose key is below `keys`, or NULL.
+pub(crate) fn random_row(random: &mut Random, keys: u64) -> Row {
     let reals = [1.5, -0.0, 0.1, f64::NAN, f64::INFINITY, 1e300];
     let numbers = ["1.50", "-7", "0.001", "NaN", "123456789012345678"];
     vec![
-        opt(random.nullable(5)),
+        opt(random.nullable(keys)),
         opt(random.nullable(1500)),
         float(reals[random.below(6) as usize]),
         num(numbers[random.below(5) as usize]),
@@ -133,7 +134,7 @@ fn joins(a: &Plan, b: &Plan, table: &Plan) -> Vec<(String, Plan)> {
     use JoinKind::*;
     let mut plans = vec![];
     let few = |source: &Plan| {
-        let small = condition(json!({"less": [{"column": BIG}, 300]}));
+        let small = condition(json!({"less": [{"column": BIG}, 700]}));
         let outputs = vec![column(KEY, Int64), column(BIG, Int64)];
         map(source.clone(), vec![small], outputs)
     };
