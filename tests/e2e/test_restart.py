@@ -10,23 +10,8 @@ import psycopg
 import pytest
 from services import Kafka, free_port, generate, wait_until
 from services.ruslo import binary
+from test_outage import SELECT, in_redis, pipeline
 
-SUM = "SELECT sum(n)::bigint FROM v"
-
-
-def article_like(ruslo, source, topic, redis=None, **options):
-    source("s", topic, **options)
-    ruslo.execute("CREATE MATERIALIZED VIEW v AS SELECT event, count(*) AS n FROM s GROUP BY event")
-    if redis:
-        ruslo.execute(
-            "CREATE SINK k FROM v WITH (connector='redis', primary_key='event',"
-            f" redis.url='{redis.url}') FORMAT PLAIN ENCODE TEMPLATE"
-            " (force_append_only='true', key_format='{event}', value_format='{n}')"
-        )
-
-
-def in_redis(redis) -> int:
-    return sum(int(value) for value in redis.contents().values())
 
 
 def test_catalog_and_tables(ruslo):
@@ -113,7 +98,7 @@ def test_what_was_acknowledged_is_there(ruslo):
 
 
 def test_counts_are_exact_over_kills(ruslo, kafka, topic, source, redis):
-    article_like(ruslo, source, topic, redis)
+    pipeline(ruslo, source, topic, redis)
     total = 60_000
     sending = generate(kafka.address(), topic, count=total, rate=4000, wait=False)
     seen, stop = [0], threading.Event()
@@ -123,7 +108,7 @@ def test_counts_are_exact_over_kills(ruslo, kafka, topic, source, redis):
             try:
                 with ruslo.connect() as connection:
                     while not stop.is_set():
-                        count = connection.execute(SUM).fetchone()[0] or 0
+                        count = connection.execute(SELECT).fetchone()[0] or 0
                         assert count >= seen[-1], f"{count} after {seen[-1]}"
                         seen.append(count)
                         time.sleep(0.01)
@@ -141,13 +126,70 @@ def test_counts_are_exact_over_kills(ruslo, kafka, topic, source, redis):
         ruslo.restart()
     out, err = sending.communicate(timeout=120)
     assert sending.returncode == 0, out + err
-    ruslo.wait_rows(SUM, [(total,)], timeout_s=60)
+    ruslo.wait_rows(SELECT, [(total,)], timeout_s=60)
     wait_until(lambda: in_redis(redis) == total, 30, "Redis equal to the view")
     stop.set()
     watching.join()
     errors = [value for value in seen if isinstance(value, AssertionError)]
     assert not errors, errors
     assert len(set(seen)) > 20
+
+
+def test_messages_that_wait_at_the_start_count_once(start_ruslo, kafka, topic):
+    """They come while the times before are gone through again, and belong to none of these."""
+    kafka.add_partitions(topic, 4)
+    ruslo = start_ruslo(
+        workers=2, arguments=("serve", "--checkpoint-interval-ms", "3600000")
+    )
+    ruslo.execute(
+        "CREATE SOURCE s (event varchar, page varchar) WITH (connector='kafka',"
+        f" topic='{topic}', properties.bootstrap.server='{kafka.address()}')"
+        " FORMAT PLAIN ENCODE JSON",
+        "CREATE TABLE t (id int)",
+        "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s",
+        # Enough to do for each time.
+        *(
+            f"CREATE MATERIALIZED VIEW w{number} AS SELECT s.page, t.id FROM s LEFT JOIN t ON"
+            f" length(s.page) % 50 = t.id % 50 AND t.id < {number}"
+            for number in range(10)
+        ),
+    )
+    total = 0
+    for _ in range(3):
+        generate(kafka.address(), topic, count=1000)
+        total += 1000
+        with ruslo.connect() as connection:
+            # Each is a time to be gone through again.
+            for number in range(100):
+                connection.execute(f"INSERT INTO t VALUES ({number})")
+        ruslo.wait_rows("SELECT n FROM v", [(total,)])
+        ruslo.kill()
+        for partition in range(4):
+            kafka.produce(topic, ['{"event": "a"}'] * 50, partition=partition)
+        total += 200
+        ruslo.start()
+        ruslo.wait_rows("SELECT n FROM v", [(total,)])
+        # The checkpoint of the end knows that they were read.
+        assert ruslo.stop() == 0
+        ruslo.start()
+        kafka.produce(topic, ['{"event": "a"}'])
+        total += 1
+        wait_until(lambda: ruslo.value("SELECT n FROM v") >= total, 30, "the last message")
+        assert ruslo.value("SELECT n FROM v") == total
+
+
+def test_a_damaged_run_is_named(ruslo):
+    ruslo.execute("CREATE TABLE t (a int)", "INSERT INTO t VALUES (1)")
+    assert ruslo.stop() == 0
+    (run,) = (ruslo.data / "runs").iterdir()
+    whole = run.read_bytes()
+    middle = len(whole) // 2
+    run.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(RuntimeError, match=run.name):
+        ruslo.start()
+    run.write_bytes(whole)
+    ruslo.start()
+    assert ruslo.rows("SELECT * FROM t") == [(1,)]
 
 
 def test_latest_is_resolved_once(ruslo, kafka, topic, source):
@@ -169,22 +211,22 @@ def test_latest_is_resolved_once(ruslo, kafka, topic, source):
 
 
 def test_redis_away_at_the_start(ruslo, kafka, topic, source, redis):
-    article_like(ruslo, source, topic, redis)
+    pipeline(ruslo, source, topic, redis)
     generate(kafka.address(), topic, count=1000)
     wait_until(lambda: in_redis(redis) == 1000)
     redis.stop()
     ruslo.restart()
     generate(kafka.address(), topic, count=1000, seed=2)
-    ruslo.wait_rows(SUM, [(2000,)])
+    ruslo.wait_rows(SELECT, [(2000,)])
     wait_until(lambda: ruslo.value("SELECT state FROM ruslo.sinks") != "running")
     redis.start()
     wait_until(lambda: in_redis(redis) == 2000, 30, "Redis equal to the view")
 
 
 def test_kafka_away_at_the_start(ruslo, kafka, topic, source):
-    article_like(ruslo, source, topic)
+    pipeline(ruslo, source, topic)
     generate(kafka.address(), topic, count=1000)
-    ruslo.wait_rows(SUM, [(1000,)])
+    ruslo.wait_rows(SELECT, [(1000,)])
     ruslo.kill()
     kafka.stop()
     ruslo.start(wait=False)
@@ -195,7 +237,7 @@ def test_kafka_away_at_the_start(ruslo, kafka, topic, source):
     finally:
         kafka.start()
     ruslo.wait_ready()
-    ruslo.wait_rows(SUM, [(1000,)])
+    ruslo.wait_rows(SELECT, [(1000,)])
 
 
 def test_secrets_are_sealed(ruslo, kafka, authority, source, topic, redis_acl):
@@ -261,12 +303,12 @@ def test_memory_keeps_nothing(start_ruslo):
 
 
 def test_sigterm_keeps_everything(ruslo, kafka, topic, source):
-    article_like(ruslo, source, topic)
+    pipeline(ruslo, source, topic)
     generate(kafka.address(), topic, count=2000)
-    ruslo.wait_rows(SUM, [(2000,)])
+    ruslo.wait_rows(SELECT, [(2000,)])
     assert ruslo.stop() == 0
     ruslo.start()
-    assert ruslo.rows(SUM) == [(2000,)]
+    assert ruslo.rows(SELECT) == [(2000,)]
 
 
 def test_broken_files_are_named(start_ruslo):

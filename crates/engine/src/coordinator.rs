@@ -116,8 +116,12 @@ pub(crate) enum Request {
     Drop(Vec<ObjectId>),
     /// Brings a table or view of the server before back, as of a time of the past.
     Recover(Command),
-    /// Goes through times of the past again; what they hold must be there already.
-    Replay(Vec<Replayed>),
+    /// Goes through times of the past again; what they hold must be there already. Answered when
+    /// every worker has closed them: from then on live input is of a time that gets a binding.
+    Replay {
+        times: Vec<Replayed>,
+        reply: oneshot::Sender<()>,
+    },
     /// From now on there are checkpoints: everything of the server before is back.
     TakeCheckpoints(CheckpointEnds),
     /// Answered when everything visible now is in a checkpoint.
@@ -243,7 +247,13 @@ impl Coordinator {
         .await?
     }
 
-    fn gone(&self) -> Error {
+    /// Resolves when it has ended, and with it what makes times durable.
+    pub(crate) async fn ended(&self) {
+        self.requests.closed().await;
+    }
+
+    /// Why nothing is answered any more.
+    pub(crate) fn gone(&self) -> Error {
         match &*self.failure.borrow() {
             Some(error) => error.clone(),
             None => Error::new(ErrorKind::ShuttingDown, "the server is shutting down"),
@@ -310,6 +320,8 @@ struct State {
     visible: watch::Sender<Time>,
     /// The last time of the server before: nothing older is shown.
     floor: Time,
+    /// The last time of the past that is gone through, and the workers that are not through it.
+    replaying: Option<(Time, usize, oneshot::Sender<()>)>,
     checkpoints: CheckpointState,
     failure: watch::Sender<Option<Error>>,
     source_input: bool,
@@ -379,6 +391,9 @@ async fn run(
         state.allow_compaction();
     }
     state.workers.send(Command::Shutdown);
+    // The log's thread needs the runtime to its end.
+    state.log = None;
+    while log.recv().await.is_some() {}
 }
 
 impl State {
@@ -405,6 +420,7 @@ impl State {
             changes: vec![],
             visible,
             floor: 0,
+            replaying: None,
             checkpoints: CheckpointState {
                 parts: None,
                 interval: Duration::MAX,
@@ -504,7 +520,7 @@ impl State {
                 });
             }
             Request::Recover(command) => self.bring_back(command),
-            Request::Replay(times) => self.replay(times),
+            Request::Replay { times, reply } => self.replay(times, reply),
             Request::Record { changes, reply } => {
                 self.changes.extend(changes);
                 self.writers.push(reply);
@@ -679,7 +695,9 @@ impl State {
         self.workers.send(command);
     }
 
-    fn replay(&mut self, times: Vec<Replayed>) {
+    fn replay(&mut self, times: Vec<Replayed>, reply: oneshot::Sender<()>) {
+        let last = times.last().map_or(self.bound, |replayed| replayed.time);
+        self.replaying = Some((last, self.workers.workers(), reply));
         for Replayed { time, rows } in times {
             for (table, updates) in rows {
                 self.workers.send(Command::Write { table, updates });
@@ -811,9 +829,8 @@ impl State {
     }
 
     fn closed(&mut self, time: Time, offsets: Vec<(ObjectId, i32, i64)>) {
-        // Times of the past are gone through again, and bound already.
         let Some(closing) = self.closing.get_mut(&time) else {
-            return;
+            return self.replayed(time, &offsets);
         };
         for (source, partition, next) in offsets {
             let bound = closing.offsets.entry(source).or_default();
@@ -839,6 +856,27 @@ impl State {
                     changes: closing.changes.clone(),
                 });
             }
+        }
+    }
+
+    /// A worker has gone through a time of the past, which is bound already.
+    fn replayed(&mut self, time: Time, offsets: &[(ObjectId, i32, i64)]) {
+        if !offsets.is_empty() {
+            // They would be in the state and in no binding, and be read twice after a crash.
+            let error = Error::internal("live messages were taken for a time of the past");
+            self.failure.send_replace(Some(error));
+        }
+        let Some((last, missing, _)) = &mut self.replaying else {
+            return;
+        };
+        if time < *last {
+            return;
+        }
+        *missing -= 1;
+        if *missing == 0
+            && let Some((_, _, reply)) = self.replaying.take()
+        {
+            let _ = reply.send(());
         }
     }
 

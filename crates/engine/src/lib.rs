@@ -46,6 +46,9 @@ use crate::durable::{Appender, Checkpointer, Deletes, Durable, History, Statuses
 /// How long the end of the engine waits for its workers.
 const WORKERS_END_MAX: Duration = Duration::from_secs(2);
 
+/// How long the end of the engine waits for what is being made durable.
+const LOG_END_MAX: Duration = Duration::from_secs(2);
+
 /// How the server is started; mirrors the flags of `ruslo serve`.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -215,6 +218,10 @@ impl Engine {
             sink.stop();
         }
         self.shared.coordinator.send(Request::Shutdown);
+        let ended = self.shared.coordinator.ended();
+        if tokio::time::timeout(LOG_END_MAX, ended).await.is_err() {
+            tracing::warn!("the binding log did not end in time; nothing acknowledged is lost");
+        }
         let workers = self.shared.workers.clone();
         let joined = tokio::task::spawn_blocking(move || workers.join());
         if tokio::time::timeout(WORKERS_END_MAX, joined).await.is_err() {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ruslo_repr::{Error, ObjectId, Result, Time};
 use ruslo_state::{BindingLog, Entry, Record};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::{Change, refused};
 use crate::coordinator::PeekedRows;
@@ -43,9 +45,19 @@ enum Job {
     Truncate(Time),
 }
 
-/// Hands times to the thread; dropping it ends the thread.
+/// Hands times to the thread; dropping it ends the thread. What is not durable by then was told to
+/// nobody, and is given up.
 pub(crate) struct Appender {
     jobs: mpsc::Sender<Job>,
+    /// Closed when this is dropped, so that nobody waits for a store that is away.
+    _open: watch::Sender<()>,
+}
+
+/// What the thread works with.
+struct Log {
+    log: Box<dyn BindingLog>,
+    runtime: Handle,
+    open: watch::Receiver<()>,
 }
 
 impl Appender {
@@ -55,16 +67,24 @@ impl Appender {
         events: UnboundedSender<LogEvent>,
     ) -> Result<Appender> {
         let (jobs, queue) = mpsc::channel();
-        let runtime = tokio::runtime::Handle::current();
+        let (sender, open) = watch::channel(());
+        let log = Log {
+            log,
+            runtime: Handle::current(),
+            open,
+        };
         let spawned = std::thread::Builder::new()
             .name("binding-log".into())
             .spawn(move || {
-                if let Err(error) = serve(log, &queue, &events, &runtime) {
+                if let Err(error) = log.serve(&queue, &events) {
                     let _ = events.send(LogEvent::Failed(error));
                 }
             });
         spawned.map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
-        Ok(Appender { jobs })
+        Ok(Appender {
+            jobs,
+            _open: sender,
+        })
     }
 
     pub(crate) fn append(&self, record: TimeRecord) {
@@ -77,33 +97,88 @@ impl Appender {
     }
 }
 
-fn serve(
-    mut log: Box<dyn BindingLog>,
-    jobs: &mpsc::Receiver<Job>,
-    events: &UnboundedSender<LogEvent>,
-    runtime: &tokio::runtime::Handle,
-) -> Result<()> {
-    while let Ok(first) = jobs.recv() {
-        let mut records = vec![];
-        let mut truncate = None;
-        for job in std::iter::once(first).chain(jobs.try_iter()) {
-            match job {
-                Job::Append(record) => records.push(encode(record)?),
-                Job::Truncate(time) => truncate = Some(time),
+impl Log {
+    fn serve(
+        mut self,
+        jobs: &mpsc::Receiver<Job>,
+        events: &UnboundedSender<LogEvent>,
+    ) -> Result<()> {
+        while let Ok(first) = jobs.recv() {
+            let mut records = vec![];
+            let mut truncate = None;
+            for job in std::iter::once(first).chain(jobs.try_iter()) {
+                match job {
+                    Job::Append(record) => records.push(encode(record)?),
+                    Job::Truncate(time) => truncate = Some(time),
+                }
+            }
+            if let Some(last) = records.last() {
+                let time = last.time;
+                if !self.append(&records)? {
+                    return Ok(());
+                }
+                let _ = events.send(LogEvent::Durable(time));
+            }
+            if let Some(time) = truncate {
+                self.truncate_before(time);
             }
         }
-        if let Some(last) = records.last() {
-            let time = last.time;
-            append(log.as_mut(), &records, runtime)?;
-            let _ = events.send(LogEvent::Durable(time));
+        Ok(())
+    }
+
+    /// Appends, as often as it takes while trying again can help. False: it was given up.
+    fn append(&mut self, records: &[Record]) -> Result<bool> {
+        let mut backoff = BACKOFF_MIN;
+        let mut failed = false;
+        loop {
+            let (log, open) = (&mut self.log, &mut self.open);
+            let appended = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    appended = log.append(records) => Some(appended),
+                    _ = open.changed() => None,
+                }
+            });
+            match appended {
+                Some(Ok(())) => break,
+                Some(Err(error)) if error.can_retry() => {
+                    if !failed {
+                        tracing::error!(
+                            %error,
+                            "nothing can be made durable now; nothing new is shown until it can"
+                        );
+                    }
+                    failed = true;
+                }
+                Some(Err(error)) => return Err(refused(&error)),
+                None => return Ok(false),
+            }
+            let open = &mut self.open;
+            let pause = async { tokio::time::timeout(backoff, open.changed()).await };
+            if self.runtime.block_on(pause).is_ok() {
+                return Ok(false);
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
-        if let Some(time) = truncate
-            && let Err(error) = runtime.block_on(log.truncate_before(time))
-        {
+        if failed {
+            tracing::info!("the store can be written again");
+        }
+        Ok(true)
+    }
+
+    fn truncate_before(&mut self, time: Time) {
+        let (log, open) = (&mut self.log, &mut self.open);
+        let truncated = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                truncated = log.truncate_before(time) => truncated,
+                _ = open.changed() => Ok(()),
+            }
+        });
+        if let Err(error) = truncated {
             tracing::warn!(%error, "the binding log could not be shortened; trying again later");
         }
     }
-    Ok(())
 }
 
 fn encode(record: TimeRecord) -> Result<Record> {
@@ -126,35 +201,4 @@ fn encode(record: TimeRecord) -> Result<Record> {
         time: record.time,
         entries,
     })
-}
-
-/// Appends, as often as it takes while trying again can help.
-fn append(
-    log: &mut dyn BindingLog,
-    records: &[Record],
-    runtime: &tokio::runtime::Handle,
-) -> Result<()> {
-    let mut backoff = BACKOFF_MIN;
-    let mut failed = false;
-    loop {
-        match runtime.block_on(log.append(records)) {
-            Ok(()) => break,
-            Err(error) if error.can_retry() => {
-                if !failed {
-                    tracing::error!(
-                        %error,
-                        "nothing can be made durable now; nothing new is shown until it can"
-                    );
-                }
-                failed = true;
-            }
-            Err(error) => return Err(refused(&error)),
-        }
-        std::thread::sleep(backoff);
-        backoff = (backoff * 2).min(BACKOFF_MAX);
-    }
-    if failed {
-        tracing::info!("the store can be written again");
-    }
-    Ok(())
 }

@@ -206,7 +206,11 @@ pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<De
         let (time, rows) = (last, vec![]);
         replayed.push(Replayed { time, rows });
     }
-    shared.coordinator.send(Request::Replay(replayed));
+    let replay = |reply| Request::Replay {
+        times: replayed,
+        reply,
+    };
+    shared.coordinator.ask(replay).await?;
     start_live_flows(shared, &bound);
     let pasts = std::mem::take(&mut *pasts.lock());
     for (view, pasts) in pasts {
@@ -255,13 +259,13 @@ fn start_live_flows(shared: &Arc<Shared>, bound: &Arc<Bound>) {
         let Body::Source { source, .. } = &object.body else {
             continue;
         };
+        source.note_started(bound.contains_key(&source.id));
         let (shared, source, bound) = (shared.clone(), source.clone(), bound.clone());
         tokio::spawn(async move {
             loop {
                 let (reading, shared, bound) = (source.clone(), shared.clone(), bound.clone());
                 let started = tokio::task::spawn_blocking(move || {
                     let bound = bound.get(&reading.id);
-                    reading.note_started(bound.is_some());
                     reading.start_live(bound, &shared.workers, &shared.coordinator)
                 });
                 match started.await {
@@ -288,7 +292,7 @@ async fn wait_hydrated(
     let Some((name, view)) = view_of(&shared.catalog, id) else {
         // A table's rows are in the store, which is waited for.
         let done = hydrated.await;
-        return done.map_err(|_| Error::internal("the coordinator ended"))?;
+        return done.map_err(|_| shared.coordinator.gone())?;
     };
     tokio::pin!(hydrated);
     let mut reported = Instant::now();
@@ -298,7 +302,7 @@ async fn wait_hydrated(
             result = &mut hydrated => match result {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => return Err(Error::internal("the coordinator ended")),
+                Err(_) => return Err(shared.coordinator.gone()),
             },
             () = tokio::time::sleep(CHECK_INTERVAL) => failed_past(&pasts),
         };
