@@ -48,6 +48,11 @@ pub enum AggregateFunction {
     Avg,
     Min,
     Max,
+    /// The numeric that its arguments are all equal to, with the largest display scale among
+    /// them: what is shown of the key at this position.
+    Alike {
+        key: usize,
+    },
     /// Any other function, recomputed over its group by [`crate::eval::Evaluator::aggregate`];
     /// `code` is a serialised DataFusion aggregate expression over the args in their order.
     Other {

@@ -124,8 +124,12 @@ impl Output {
         {
             return Ok(Some(special.into()));
         }
+        if matches!(self.function, AggregateFunction::Alike { .. }) {
+            let value = joined(state, slot, |sum| sum / count)?;
+            return Ok(Some(Numeric::Finite(value)));
+        }
         let sum = match kind {
-            Kind::Numeric => numeric_sum(state, slot)?,
+            Kind::Numeric => joined(state, slot, |sum| sum)?,
             _ => plain_decimal(state.get(slot + INTEGER))?,
         };
         if self.function != AggregateFunction::Avg {
@@ -206,14 +210,14 @@ fn plain_decimal(value: i128) -> Result<Decimal, &'static str> {
     Decimal::try_from_i128_with_scale(value, 0).map_err(|_| NUMERIC_OVERFLOW)
 }
 
-/// The sum, with the largest display scale of its terms.
-fn numeric_sum(state: &Sums, slot: u16) -> Result<Decimal, &'static str> {
+/// The sum, each part changed by `part`, with the largest display scale of its terms.
+fn joined(state: &Sums, slot: u16, part: impl Fn(i128) -> i128) -> Result<Decimal, &'static str> {
     let first = slot + SCALES;
     let scales = state.range(first, first + numeric::SCALE_MAX as u16 + 1);
     let scale = scales
         .map(|(number, _)| u32::from(number - first))
         .max()
         .unwrap_or(0);
-    let sum = numeric::join(state.get(slot + INTEGER), state.get(slot + FRACTION), scale);
-    sum.ok_or(NUMERIC_OVERFLOW)
+    let [integer, fraction] = [INTEGER, FRACTION].map(|place| part(state.get(slot + place)));
+    numeric::join(integer, fraction, scale).ok_or(NUMERIC_OVERFLOW)
 }

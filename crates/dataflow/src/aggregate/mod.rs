@@ -183,6 +183,7 @@ impl AddUp {
         self.outputs.iter().any(|output| {
             let kind = output.accumulator.map(|(kind, _)| kind);
             matches!(kind, Some(Kind::Integer | Kind::Numeric))
+                && !matches!(output.function, AggregateFunction::Alike { .. })
         })
     }
 

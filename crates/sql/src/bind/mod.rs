@@ -11,6 +11,7 @@
 mod checks;
 mod context;
 mod forms;
+mod grouping;
 mod literals;
 pub(crate) mod names;
 mod ordering;

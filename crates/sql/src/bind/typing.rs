@@ -11,11 +11,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, NullEquality};
 use datafusion::error::Result as DfResult;
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::expr::{
-    AggregateFunction, Between, Case, Cast, InList, InSubquery, ScalarFunction,
-};
+use datafusion::logical_expr::expr::{Between, Case, Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::logical_plan::{Aggregate, Distinct, Join, Union, Values};
+use datafusion::logical_expr::logical_plan::{Join, Union, Values};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator,
@@ -23,6 +21,7 @@ use datafusion::logical_expr::{
 use ruslo_repr::schema::{list_of, type_name};
 use ruslo_repr::{Error, ErrorKind};
 
+use super::grouping::{settle_aggregate, settle_aggregate_call, settle_distinct};
 use super::literals::typed_placeholder;
 use super::ordering::{order_all, settle_window};
 use super::{canonical, typed};
@@ -61,7 +60,7 @@ fn settle_node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
 }
 
 /// PostgreSQL's error for a condition that is no boolean.
-fn check_condition(expr: &Expr, schema: &DFSchema, clause: &str) -> DfResult<()> {
+pub(super) fn check_condition(expr: &Expr, schema: &DFSchema, clause: &str) -> DfResult<()> {
     match expr.get_type(schema)? {
         DataType::Boolean | DataType::Null => Ok(()),
         other => {
@@ -334,64 +333,6 @@ fn settle_in_subquery(mut test: InSubquery, schema: &DFSchema) -> DfResult<Expr>
         test.subquery.subquery = Arc::new(projected.project([inner])?.build()?);
     }
     Ok(Expr::InSubquery(test))
-}
-
-/// DISTINCT inside an aggregate compares values.
-fn settle_aggregate_call(mut call: AggregateFunction, schema: &DFSchema) -> DfResult<Expr> {
-    if call.params.distinct {
-        for arg in &mut call.params.args {
-            let ty = arg.get_type(schema)?;
-            *arg = key_form(std::mem::take(arg), &ty);
-        }
-    }
-    if !call.params.distinct {
-        order_all(&mut call.params.order_by, schema)?;
-    }
-    if let Some(filter) = &call.params.filter {
-        check_condition(filter, schema, "FILTER")?;
-    }
-    Ok(Expr::AggregateFunction(call))
-}
-
-fn settle_aggregate(aggregate: Aggregate) -> DfResult<LogicalPlan> {
-    let schema = aggregate.input.schema().clone();
-    let keys = aggregate.group_expr.into_iter().map(|expr| match expr {
-        Expr::GroupingSet(sets) => Ok(Expr::GroupingSet(sets)),
-        expr => keyed(expr, &schema),
-    });
-    let keys = keys.collect::<DfResult<Vec<_>>>()?;
-    Ok(LogicalPlan::Aggregate(Aggregate::try_new(
-        aggregate.input,
-        keys,
-        aggregate.aggr_expr,
-    )?))
-}
-
-fn settle_distinct(distinct: Distinct) -> DfResult<LogicalPlan> {
-    let input = match distinct {
-        Distinct::All(input) => input,
-        Distinct::On(mut on) => {
-            let schema = on.input.schema().clone();
-            // Sorting by key forms gives the same order, and the two lists must begin alike.
-            let sorted = on.sort_expr.iter_mut().flatten().map(|sort| &mut sort.expr);
-            for expr in on.on_expr.iter_mut().chain(sorted) {
-                let ty = expr.get_type(&schema)?;
-                *expr = key_form(std::mem::take(expr), &ty);
-            }
-            return Ok(LogicalPlan::Distinct(Distinct::On(on)));
-        }
-    };
-    let schema = input.schema().clone();
-    if !schema.fields().iter().any(|f| has_key_form(f.data_type())) {
-        return Ok(LogicalPlan::Distinct(Distinct::All(input)));
-    }
-    let keys = schema
-        .columns()
-        .into_iter()
-        .map(|c| keyed(Expr::Column(c), &schema));
-    let keys = keys.collect::<DfResult<Vec<_>>>()?;
-    let projected = LogicalPlanBuilder::from(Arc::unwrap_or_clone(input)).project(keys)?;
-    projected.distinct()?.build()
 }
 
 fn settle_join(mut join: Join) -> DfResult<LogicalPlan> {

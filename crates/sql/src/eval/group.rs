@@ -67,7 +67,8 @@ fn known_function(function: &AggregateFunction, types: &[DataType]) -> Result<Co
         AggregateFunction::Sum => "sum",
         AggregateFunction::Avg => "avg",
         AggregateFunction::Min => "min",
-        AggregateFunction::Max => "max",
+        // Bytes of equal numerics are in the order of their scales.
+        AggregateFunction::Max | AggregateFunction::Alike { .. } => "max",
         AggregateFunction::Other { .. } => return Err(Error::internal("code was expected")),
     };
     let mut args: Vec<Arc<dyn PhysicalExpr>> = vec![];

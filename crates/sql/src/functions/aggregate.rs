@@ -33,6 +33,8 @@ use ruslo_repr::{Error, ErrorKind, Result};
 use super::key::key_array;
 use super::overload::to_df;
 
+pub use extremum::{ALIKE, shows_key};
+
 pub(super) fn functions() -> Vec<Arc<AggregateUDF>> {
     let all = [
         sum::functions(),

@@ -48,6 +48,7 @@ use datafusion::functions_aggregate::bool_and_or::bool_and_udaf;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
+pub use aggregate::{ALIKE, shows_key};
 pub use cast::{cast, cast_scalar};
 pub use coerce::{can_cast, common_type, common_type_of, compare, is_unknown, number_literal};
 pub use key::{has_key_form, key_array, key_form, order_form};

@@ -21,6 +21,7 @@ use super::{Lowered, lower};
 use crate::bind::canonical;
 use crate::bind::registry::Codec;
 use crate::error::from_df;
+use crate::functions::{ALIKE, key_form};
 
 pub(super) fn lower_aggregate(node: &AggregateNode) -> Result<Lowered> {
     let input = lower(&node.input)?;
@@ -39,7 +40,7 @@ pub(super) fn lower_aggregate(node: &AggregateNode) -> Result<Lowered> {
         let DfExpr::AggregateFunction(function) = aggregate.clone().unalias() else {
             return Err(Error::internal("an aggregate that is no function"));
         };
-        aggregates.push(lower_function(&function, &mut columns)?);
+        aggregates.push(lower_function(&function, &keys, &mut columns)?);
     }
     let schema = output_schema(&keys, &columns, &aggregates);
     let (plan, keys, aggregates) = columns.into_map(keys, aggregates)?;
@@ -78,16 +79,18 @@ impl InputColumns {
     /// The position of the column for this expression.
     fn add(&mut self, expr: &DfExpr) -> Result<usize> {
         let lowered = lower_expr(expr, &self.input)?;
-        if let Some(known) = self
-            .outputs
-            .iter()
-            .position(|(e, _)| e.code == lowered.code)
-        {
+        if let Some(known) = self.position(&lowered) {
             return Ok(known);
         }
         let name = lowered.text.clone();
         self.outputs.push((lowered, name));
         Ok(self.outputs.len() - 1)
+    }
+
+    /// The position of a column that is computed already.
+    fn position(&self, lowered: &Expr) -> Option<usize> {
+        let mut outputs = self.outputs.iter();
+        outputs.position(|(known, _)| known.code == lowered.code)
     }
 
     fn text(&self, expr: &DfExpr) -> Result<String> {
@@ -127,7 +130,11 @@ impl InputColumns {
     }
 }
 
-fn lower_function(call: &DfAggregate, columns: &mut InputColumns) -> Result<Aggregate> {
+fn lower_function(
+    call: &DfAggregate,
+    keys: &[usize],
+    columns: &mut InputColumns,
+) -> Result<Aggregate> {
     let returns = DfExpr::AggregateFunction(call.clone());
     let returns = returns.get_type(&columns.input.schema).map_err(from_df)?;
     let ty = canonical(&returns);
@@ -145,7 +152,11 @@ fn lower_function(call: &DfAggregate, columns: &mut InputColumns) -> Result<Aggr
         _ => None,
     };
     let mut args = vec![];
-    let function = match known_function(call, arg_type.as_ref(), &ty) {
+    let known = match call.func.name() {
+        ALIKE => Some(alike(call, keys, columns)?),
+        _ => known_function(call, arg_type.as_ref(), &ty),
+    };
+    let function = match known {
         Some(function) => {
             for arg in params.args.iter().filter(|_| !counts_rows) {
                 args.push(columns.add(arg)?);
@@ -171,6 +182,23 @@ fn lower_function(call: &DfAggregate, columns: &mut InputColumns) -> Result<Aggr
 /// `count(*)` arrives as the count of a constant that is not NULL.
 fn is_constant(arg: &DfExpr) -> bool {
     matches!(arg, DfExpr::Literal(value, _) if !value.is_null() && *value != ScalarValue::Null)
+}
+
+/// What is shown of a numeric key; of a numeric that is no key, its maximum is the same.
+fn alike(call: &DfAggregate, keys: &[usize], columns: &InputColumns) -> Result<AggregateFunction> {
+    let key = match call.params.args.first() {
+        Some(arg) => {
+            let key = key_form(arg.clone(), &NUMERIC);
+            columns.position(&lower_expr(&key, &columns.input)?)
+        }
+        None => None,
+    };
+    let key = key.and_then(|column| keys.iter().position(|key| *key == column));
+    Ok(
+        key.map_or(AggregateFunction::Max, |key| AggregateFunction::Alike {
+            key,
+        }),
+    )
 }
 
 /// The functions that dataflow computes by adding up or by order, for the types it knows.

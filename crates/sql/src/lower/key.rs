@@ -1,6 +1,6 @@
 //! What is known of a plan's rows: the columns that tell them apart, whether any is ever removed.
 
-use ruslo_repr::{JoinKind, ObjectId, Plan};
+use ruslo_repr::{Aggregate, AggregateFunction, JoinKind, ObjectId, Plan};
 
 /// Columns whose values no two rows share (NULL counts as equal to NULL); None if there are none
 /// that are known. `of_relation` gives the key of a table or view.
@@ -14,7 +14,10 @@ pub(super) fn unique_key(
         Plan::Values { rows, .. } => (rows.len() <= 1).then(Vec::new),
         Plan::Map { input, outputs, .. } => {
             let key = unique_key(input, of_relation)?;
-            let place = |k: usize| outputs.iter().position(|o| o.column == Some(k));
+            let place = |k: usize| {
+                let mut columns = outputs.iter().map(|output| output.column);
+                columns.position(|column| column.is_some_and(|c| equals(input, c) == k))
+            };
             key.into_iter().map(place).collect()
         }
         Plan::Reduce { keys, .. } => Some((0..keys.len()).collect()),
@@ -34,6 +37,24 @@ pub(super) fn unique_key(
             key.extend(other.into_iter().map(|k| k + width));
             Some(key)
         }
+    }
+}
+
+/// The column of a plan that this one is equal to in every row: the key that an aggregate shows.
+fn equals(plan: &Plan, column: usize) -> usize {
+    let Plan::Reduce {
+        keys, aggregates, ..
+    } = plan
+    else {
+        return column;
+    };
+    let aggregate = column.checked_sub(keys.len());
+    match aggregate.and_then(|i| aggregates.get(i)) {
+        Some(Aggregate {
+            function: AggregateFunction::Alike { key },
+            ..
+        }) => *key,
+        _ => column,
     }
 }
 

@@ -165,9 +165,10 @@ fn aggregates() {
     check(
         "SELECT price, count(*) FROM orders GROUP BY price",
         expect![[r#"
-            Reduce by [price] compute [count(*)]
-              Map [price]
-                Get orders
+            Map [alike(price) AS price, count(*) AS count]
+              Reduce by [price] compute [count(*), alike(price)]
+                Map [price, price]
+                  Get orders
             (price numeric, count bigint) key [0] unique
         "#]],
     );
@@ -343,11 +344,12 @@ fn sets_subqueries_and_views() {
     check(
         "SELECT DISTINCT price, customer FROM orders",
         expect![[r#"
-        Distinct
-          Map [price, customer]
-            Get orders
-        (price numeric, customer character varying) key [0, 1] unique
-    "#]],
+            Map [alike(price) AS price, customer]
+              Reduce by [price, customer] compute [alike(price)]
+                Map [price, customer, price]
+                  Get orders
+            (price numeric, customer character varying) key [0, 1] unique
+        "#]],
     );
     check(
         "SELECT * FROM (VALUES (1, 'a'), (2, 'b')) AS v(x, y)",

@@ -224,7 +224,7 @@ fn numerics_are_equal_by_value() {
         "SELECT price, count(*) FROM orders GROUP BY price ORDER BY 1",
         expect![[r#"
             price numeric, count bigint
-            1.5 | 2
+            1.50 | 2
             NULL | 1
         "#]],
     );
@@ -232,7 +232,7 @@ fn numerics_are_equal_by_value() {
         "SELECT DISTINCT price FROM orders ORDER BY price",
         expect![[r#"
             price numeric
-            1.5
+            1.50
             NULL
         "#]],
     );

@@ -1,14 +1,28 @@
-//! `min` and `max` over every type, by the order of key forms.
+//! `min` and `max` over every type, by the order of key forms, and what is shown of equal values.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::ScalarValue;
+use ruslo_repr::schema::NUMERIC;
 use ruslo_repr::{Error, Result};
 
 use super::super::key::key_array;
 use super::{Aggregate, Fold, scalar_of};
+
+/// The numeric that its arguments are equal to, with the largest display scale among them.
+pub const ALIKE: &str = "alike";
+
+/// The aggregate that shows one of the values of type `ty` that have the same key form; None where
+/// any of them will do.
+pub fn shows_key(ty: &DataType) -> Option<&'static str> {
+    match ty {
+        ty if *ty == NUMERIC => Some(ALIKE),
+        DataType::Interval(_) => Some("max"),
+        _ => None,
+    }
+}
 
 pub(super) fn functions() -> Vec<Aggregate> {
     let same = |types: &[DataType]| match types {
@@ -17,9 +31,14 @@ pub(super) fn functions() -> Vec<Aggregate> {
         [ty] => Some(ty.clone()),
         _ => None,
     };
+    let of_numeric = |types: &[DataType]| match types {
+        [ty] if *ty == NUMERIC => Some(NUMERIC),
+        _ => None,
+    };
     vec![
         Aggregate::new("min", same, |types| start(types, false)),
         Aggregate::new("max", same, |types| start(types, true)),
+        Aggregate::new(ALIKE, of_numeric, |types| start(types, true)),
     ]
 }
 
