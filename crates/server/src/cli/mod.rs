@@ -12,7 +12,7 @@ mod settings;
 mod table;
 
 use std::future::Future;
-use std::process::ExitCode;
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -54,17 +54,27 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
-/// Parses the command line, runs the command, and turns its result into an exit status.
-pub fn main() -> ExitCode {
+/// Parses the command line, runs the command, and ends the process with its exit status.
+pub fn main() -> ! {
     forget_empty_settings();
     let cli = Cli::parse();
-    match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match dispatch(cli.command) {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("ruslo: {error:#}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    leave(status)
+}
+
+/// Ends the process without what libraries do at exit: threads of Kafka's client may still run,
+/// and must not find OpenSSL taken down under them.
+pub(super) fn leave(status: i32) -> ! {
+    _ = std::io::stdout().flush();
+    _ = std::io::stderr().flush();
+    // SAFETY: takes no memory that anything else owns.
+    unsafe { libc::_exit(status) }
 }
 
 fn dispatch(command: Command) -> Result<()> {

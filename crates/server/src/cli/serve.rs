@@ -132,7 +132,7 @@ fn end_in_any_case() -> mpsc::Sender<()> {
     std::thread::spawn(move || {
         if ended.recv_timeout(END_MAX) == Err(mpsc::RecvTimeoutError::Timeout) {
             tracing::error!("not everything ended within {END_MAX:?}; ending anyway");
-            std::process::exit(1);
+            super::leave(1);
         }
     });
     guard
@@ -192,7 +192,7 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
         let _ = first.send(());
         let code = next(&mut terminate, &mut interrupt).await;
         eprintln!("ruslo: ended before everything was written out");
-        std::process::exit(128 + code);
+        super::leave(128 + code);
     });
     Ok(async move {
         let _ = stopped.await;
