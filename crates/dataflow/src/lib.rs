@@ -15,6 +15,7 @@
 //! `spine` fixes how rows lie in memory, `block` is the vector side of the border.
 
 mod aggregate;
+mod batcher;
 mod block;
 mod durable;
 mod protocol;

@@ -15,9 +15,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use differential_dataflow::batcher::merge::MergeBatcher;
-use differential_dataflow::batcher::merge::chunker::ContainerChunker;
-use differential_dataflow::batcher::merge::vec::VecMerger;
+use crate::batcher::RunBatcher;
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
@@ -52,21 +50,13 @@ type RowLayout = Bytes<ByteVec, Diff>;
 pub(crate) type RowBatch = Rc<OrdValBatch<RowLayout>>;
 pub(crate) type RowSpine = Spine<RowBatch>;
 pub(crate) type RowBuilder = OrdValBuilder<RowLayout, Vec<RowUpdate>>;
-type RowBatcher = MergeBatcher<
-    ContainerChunker<Vec<RowUpdate>>,
-    VecMerger<(Vec<u8>, Vec<u8>), Time, Diff>,
-    RowBuilder,
->;
+type RowBatcher = RunBatcher<(Vec<u8>, Vec<u8>), Diff, RowBuilder>;
 
 type KeyLayout<R> = Bytes<Vec<()>, R>;
 pub(crate) type KeyBatch<R> = Rc<OrdKeyBatch<KeyLayout<R>>>;
 pub(crate) type KeySpine<R> = Spine<KeyBatch<R>>;
 type KeyBuilder<R> = OrdKeyBuilder<KeyLayout<R>, Vec<KeyUpdate<R>>>;
-type KeyBatcher<R> = MergeBatcher<
-    ContainerChunker<Vec<KeyUpdate<R>>>,
-    VecMerger<(Vec<u8>, ()), Time, R>,
-    KeyBuilder<R>,
->;
+type KeyBatcher<R> = RunBatcher<(Vec<u8>, ()), R, KeyBuilder<R>>;
 
 /// The handle to an arrangement of rows made in this or another dataflow.
 pub(crate) type RowTrace = TraceAgent<RowSpine>;
@@ -227,11 +217,12 @@ pub(crate) fn arrange_rows<'s>(
     partitioned: bool,
     name: &str,
 ) -> Arranged<'s, RowTrace> {
+    let batcher = |_, _| RowBatcher::new();
     if partitioned {
-        return arrange_core::<_, _, RowBatcher, RowSpine>(rows, Pipeline, name, RowBatcher::new);
+        return arrange_core::<_, _, RowBatcher, RowSpine>(rows, Pipeline, name, batcher);
     }
     let exchange = Exchange::new(|((key, _), _, _): &RowUpdate| route(key));
-    arrange_core::<_, _, RowBatcher, RowSpine>(rows, exchange, name, RowBatcher::new)
+    arrange_core::<_, _, RowBatcher, RowSpine>(rows, exchange, name, batcher)
 }
 
 /// Arranges accumulated diffs by key.
@@ -240,12 +231,12 @@ pub(crate) fn arrange_keys<'s, R: State>(
     partitioned: bool,
     name: &str,
 ) -> Arranged<'s, KeyTrace<R>> {
+    let batcher = |_, _| KeyBatcher::new();
     if partitioned {
-        let batcher = KeyBatcher::<R>::new;
         return arrange_core::<_, _, KeyBatcher<R>, KeySpine<R>>(keys, Pipeline, name, batcher);
     }
     let exchange = Exchange::new(|((key, ()), _, _): &KeyUpdate<R>| route(key));
-    arrange_core::<_, _, KeyBatcher<R>, KeySpine<R>>(keys, exchange, name, KeyBatcher::<R>::new)
+    arrange_core::<_, _, KeyBatcher<R>, KeySpine<R>>(keys, exchange, name, batcher)
 }
 
 /// Estimated heap bytes of an arrangement of rows.
