@@ -37,6 +37,7 @@ class Ruslo(Server):
         env: dict[str, str] | None = None,
         arguments: tuple[str, ...] = ("serve",),
         store: str | None = None,
+        prefix: tuple[str, ...] = (),
     ):
         super().__init__(directory)
         self.port = free_port()
@@ -47,10 +48,12 @@ class Ruslo(Server):
         self.arguments = arguments
         self.data = directory / "data"
         self.store = store
+        # Goes before the command.
+        self.prefix = prefix
 
     def command(self):
         command = [
-            binary(self.profile), *self.arguments,
+            *self.prefix, binary(self.profile), *self.arguments,
             "--listen", f"127.0.0.1:{self.port}",
             "--http", f"127.0.0.1:{self.http_port}",
             "--data-dir", str(self.data),

@@ -6,7 +6,7 @@
 
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
-use ruslo_repr::{Diff, Error, ObjectId, Plan, RowBytes, Schema, Time};
+use ruslo_repr::{CountedRows, Diff, Error, ObjectId, Plan, RowBytes, Schema, Time};
 use serde::{Deserialize, Serialize};
 
 /// What the workers are told to do; sent to all of them in one order.
@@ -135,7 +135,7 @@ pub enum Response {
     Peek {
         request: u64,
         worker: usize,
-        rows: Vec<(RowBytes, Diff)>,
+        rows: CountedRows,
         error: Option<Error>,
     },
     /// All changes of times before `upper` that were not reported yet.

@@ -32,7 +32,7 @@ use crate::durable::{Appender, Bound, Change, Image, LogEvent, Part, TimeRecord}
 use crate::layout::Layout;
 use checkpoints::CheckpointState;
 pub(crate) use handle::{
-    Beginning, CheckpointEnds, Coordinator, PeekTarget, PeekedRows, ReadHold, Replayed, Request,
+    Beginning, CheckpointEnds, Coordinator, PeekTarget, ReadHold, Replayed, Request, RowChanges,
     SinkChanges, ViewStart,
 };
 use reads::{PendingPeek, PendingStats};
@@ -47,7 +47,7 @@ const SOURCE_CLOSE_INTERVAL_MIN: Duration = Duration::from_millis(5);
 struct Closing {
     workers: usize,
     offsets: Bound,
-    rows: Vec<(ObjectId, PeekedRows)>,
+    rows: Vec<(ObjectId, RowChanges)>,
     changes: Vec<Change>,
     writers: Vec<oneshot::Sender<Time>>,
     views: Vec<oneshot::Sender<ViewStart>>,
@@ -69,7 +69,7 @@ struct State {
     /// How rows of tables are written to the log.
     tables: HashMap<ObjectId, Arc<Layout>>,
     /// Written since the last close.
-    rows: Vec<(ObjectId, PeekedRows)>,
+    rows: Vec<(ObjectId, RowChanges)>,
     changes: Vec<Change>,
     complete: Vec<Time>,
     visible: watch::Sender<Time>,

@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::encoding::{Clash, Encoding};
 use self::keys::{Dirty, SharedKeys};
-use crate::coordinator::{Coordinator, PeekTarget, PeekedRows, ReadHold, Request, SinkChanges};
+use crate::coordinator::{Coordinator, PeekTarget, ReadHold, Request, RowChanges, SinkChanges};
 
 /// Operations in one pipeline at most.
 const BATCH_OPS_MAX: usize = 1000;
@@ -133,7 +133,7 @@ pub(crate) struct RecoveredSink {
 }
 
 type Flush = Pin<Box<dyn Future<Output = RedisWriter> + Send>>;
-type Reading = Pin<Box<dyn Future<Output = Result<(ReadHold, PeekedRows)>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<(ReadHold, RowChanges)>> + Send>>;
 
 /// Where the writing of the whole view stands.
 enum Resend {
@@ -141,7 +141,7 @@ enum Resend {
     /// No change is taken meanwhile, so that the time that is read is not behind what was taken.
     Reading(Reading),
     /// Changes are taken up to the time of these rows.
-    Read(ReadHold, PeekedRows),
+    Read(ReadHold, RowChanges),
 }
 
 /// The running end of a sink.
@@ -379,7 +379,7 @@ impl Export {
         }
         let went = self.pending.iter();
         let went = went.filter(|(_, time, diff)| checkpoint < *time && *time <= until && *diff < 0);
-        let went: PeekedRows = went.map(|(row, _, diff)| (row.clone(), *diff)).collect();
+        let went: RowChanges = went.map(|(row, _, diff)| (row.clone(), *diff)).collect();
         for chunk in went.chunks(CHUNK_ROWS) {
             let batch = self.decode(chunk)?;
             for row in 0..chunk.len() {
@@ -389,7 +389,7 @@ impl Export {
         Ok(())
     }
 
-    fn upsert(&mut self, gone: PeekedRows, set: PeekedRows) -> Result<()> {
+    fn upsert(&mut self, gone: RowChanges, set: RowChanges) -> Result<()> {
         // The rows that stood for the shared keys before.
         let mut before: HashMap<Vec<u8>, Option<RowBytes>> = HashMap::new();
         let mut alone = vec![];
@@ -464,11 +464,15 @@ impl Export {
                 limit: None,
             };
             let rows = coordinator.peek(target, &hold).await?;
+            let rows = rows
+                .iter()
+                .map(|(row, diff)| (row.to_vec(), diff))
+                .collect();
             Ok((hold, rows))
         }));
     }
 
-    fn read(&mut self, read: Result<(ReadHold, PeekedRows)>) {
+    fn read(&mut self, read: Result<(ReadHold, RowChanges)>) {
         self.resend = match read {
             Ok((hold, rows)) => Resend::Read(hold, rows),
             Err(error) => {
@@ -480,7 +484,7 @@ impl Export {
 
     /// Adds the view's rows to what is to be written. All changes up to their time were taken, so
     /// a key that is dirty already has its value of that time.
-    fn add_all(&mut self, mut rows: PeekedRows) -> Result<()> {
+    fn add_all(&mut self, mut rows: RowChanges) -> Result<()> {
         rows.sort_unstable();
         let dirty = std::mem::take(&mut self.dirty);
         let added = self.set(&rows, |key| !dirty.contains(key));
@@ -534,7 +538,7 @@ fn bytes_of(updates: &[(RowBytes, Time, Diff)]) -> usize {
 
 impl Resend {
     /// Resolves when the view has been read; never where it is not being read.
-    async fn read(&mut self) -> Result<(ReadHold, PeekedRows)> {
+    async fn read(&mut self) -> Result<(ReadHold, RowChanges)> {
         match self {
             Resend::Reading(reading) => reading.await,
             Resend::No | Resend::Read(..) => std::future::pending().await,

@@ -14,30 +14,28 @@
 //! created later reads the topic's past by a [`Past`] of its own, from the source's start up to
 //! the binding at its first time, beside the live flow and without holding it up.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod again;
+mod lane;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ruslo_connector::kafka::{KafkaOptions, KafkaReader, Lane, ReaderState, ReaderStatus};
-use ruslo_dataflow::{BatchQueue, SourceBatch, Workers};
-use ruslo_format::{Decoded, JsonDecoder, JsonOptions, Position};
-use ruslo_repr::row::batch_of;
-use ruslo_repr::{Error, ObjectId, Result, Schema, Time};
+use ruslo_connector::kafka::{KafkaOptions, KafkaReader, ReaderState, ReaderStatus};
+use ruslo_dataflow::Workers;
+use ruslo_format::JsonOptions;
+use ruslo_repr::{ObjectId, Result, Schema};
 use tokio::sync::oneshot;
 
 use crate::bad_data::BadData;
 use crate::coordinator::Coordinator;
-use crate::gaps::{self, Gaps, SavedGaps};
+use crate::gaps::{Gaps, SavedGaps};
+pub(crate) use again::{Again, Times};
+use lane::{LaneThread, Widen};
 
-/// Messages decoded into one batch at most.
-const BATCH_MESSAGES_MAX: usize = 8192;
-/// How long a lane waits for messages before it looks at its control channel again.
-const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-
+const MEMORY_IS_SHORT: &str = "memory is short, so it is read slowly; see --memory-limit";
 /// How long the end of the live flow waits for its threads.
 const LANE_END_MAX: Duration = Duration::from_secs(5);
 const LANE_END_PAUSE: Duration = Duration::from_millis(2);
@@ -57,6 +55,8 @@ pub(crate) struct Source {
     pub(crate) bad: BadData,
     pub(crate) counts: Counts,
     gaps: Gaps,
+    /// Lanes that wait because memory is short.
+    waits: AtomicUsize,
     live: Mutex<Live>,
 }
 
@@ -107,17 +107,6 @@ struct Reading {
     lanes: Vec<LaneThread>,
 }
 
-struct LaneThread {
-    control: mpsc::Sender<Widen>,
-    thread: JoinHandle<()>,
-}
-
-/// Asks a lane to decode other columns; answered when all later batches have them.
-struct Widen {
-    columns: Vec<usize>,
-    done: oneshot::Sender<()>,
-}
-
 impl Source {
     pub(crate) fn new(
         id: ObjectId,
@@ -137,6 +126,7 @@ impl Source {
             bad: BadData::new(name),
             counts: Counts::default(),
             gaps: Gaps::default(),
+            waits: AtomicUsize::new(0),
             live: Mutex::default(),
         }
     }
@@ -166,6 +156,9 @@ impl Source {
             None => ("idle", None),
             Some(status) => match status.state {
                 ReaderState::Running => match self.gaps.describe() {
+                    None if self.waits.load(Ordering::Relaxed) > 0 => {
+                        ("waiting", Some(MEMORY_IS_SHORT.to_string()))
+                    }
                     None => ("running", None),
                     lost => ("data_lost", lost),
                 },
@@ -257,7 +250,7 @@ impl Source {
             let coordinator = coordinator.clone();
             let notify = move || coordinator.input_ready();
             let columns: Vec<usize> = columns.iter().copied().collect();
-            self.spawn_lane("live", worker, lane, (queue, columns, None), notify)
+            lane::spawn(self, ("live", worker), lane, (queue, columns, None), notify)
         });
         let lanes = lanes.collect::<Result<Vec<_>>>()?;
         live.reading = Some(Reading {
@@ -314,42 +307,12 @@ impl Source {
             let queue = workers.hydration_queue(worker, view, self.id);
             let times = again.map(|again| again.times.clone());
             let to = (queue, columns.to_vec(), times);
-            self.spawn_lane("past", worker, lane, to, || {})
+            lane::spawn(self, ("past", worker), lane, to, || {})
         });
         Ok(Past {
             reader,
             _lanes: lanes.collect::<Result<_>>()?,
         })
-    }
-
-    fn spawn_lane(
-        self: &Arc<Self>,
-        what: &'static str,
-        worker: usize,
-        lane: Lane,
-        (queue, columns, times): (BatchQueue, Vec<usize>, Option<Arc<Times>>),
-        notify: impl Fn() + Send + 'static,
-    ) -> Result<LaneThread> {
-        let (control, requests) = mpsc::channel();
-        let source = self.clone();
-        let decoder = JsonDecoder::new(&self.schema, &columns, self.json)?;
-        let mut task = LaneTask {
-            source,
-            live: what == "live",
-            lane,
-            queue,
-            columns,
-            decoder,
-            times,
-            timed: BTreeMap::new(),
-            requests,
-        };
-        let name = format!("{what}-{}-{worker}", self.id);
-        let spawned = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || task.run(&notify));
-        let thread = spawned.map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
-        Ok(LaneThread { control, thread })
     }
 }
 
@@ -395,34 +358,6 @@ impl Reading {
     }
 }
 
-/// What a view has to read again after a restart: messages since the checkpoint.
-#[derive(Clone, Default)]
-pub(crate) struct Again {
-    /// Where the checkpoint's offsets were.
-    pub(crate) from: Offsets,
-    pub(crate) times: Arc<Times>,
-}
-
-/// The time at which each message was bound.
-#[derive(Default)]
-pub(crate) struct Times {
-    /// By partition: the offsets before which messages belong to a time, ascending.
-    ends: HashMap<i32, Vec<(i64, Time)>>,
-}
-
-impl Times {
-    /// Says that the messages before `next` which no earlier time has belong to `time`.
-    pub(crate) fn add(&mut self, partition: i32, next: i64, time: Time) {
-        self.ends.entry(partition).or_default().push((next, time));
-    }
-
-    fn of(&self, position: Position) -> Option<Time> {
-        let ends = self.ends.get(&position.partition)?;
-        let at = ends.partition_point(|(end, _)| *end <= position.offset);
-        ends.get(at).map(|(_, time)| *time)
-    }
-}
-
 /// The reading of a topic's past for one view; dropping it ends the reading.
 pub(crate) struct Past {
     reader: KafkaReader,
@@ -453,163 +388,5 @@ impl Past {
 impl Drop for Past {
     fn drop(&mut self) {
         self.reader.close();
-    }
-}
-
-/// One lane's thread: poll, decode, queue.
-struct LaneTask {
-    source: Arc<Source>,
-    live: bool,
-    lane: Lane,
-    queue: BatchQueue,
-    columns: Vec<usize>,
-    decoder: JsonDecoder,
-    /// Set when messages are read again, which then keep their times.
-    times: Option<Arc<Times>>,
-    timed: BTreeMap<Time, JsonDecoder>,
-    requests: mpsc::Receiver<Widen>,
-}
-
-impl LaneTask {
-    fn run(&mut self, notify: &dyn Fn()) {
-        while !self.lane.finished() {
-            if let Err(error) = self.widen() {
-                tracing::error!(source = self.source.name, %error, "cannot decode");
-                return;
-            }
-            let before = self.lane.next_offsets().clone();
-            let (messages, bytes) = match self.poll() {
-                Ok(taken) => taken,
-                Err(()) => break,
-            };
-            if *self.lane.next_offsets() == before {
-                continue;
-            }
-            match self.queue_batch(&before, messages, bytes) {
-                Ok(true) => notify(),
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::error!(source = self.source.name, %error, "cannot queue a batch");
-                    return;
-                }
-            }
-        }
-        if !self.live && self.lane.finished() {
-            self.queue.finish();
-        }
-    }
-
-    fn widen(&mut self) -> Result<()> {
-        while let Ok(Widen { columns, done }) = self.requests.try_recv() {
-            self.decoder = JsonDecoder::new(&self.source.schema, &columns, self.source.json)?;
-            self.columns = columns;
-            let _ = done.send(());
-        }
-        Ok(())
-    }
-
-    /// Decodes the next messages; how many there were and their bytes. Err: the reader closed.
-    fn poll(&mut self) -> std::result::Result<(u64, u64), ()> {
-        let (decoder, timed) = (&mut self.decoder, &mut self.timed);
-        let (source, columns, times) = (&self.source, &self.columns, self.times.as_deref());
-        let new = || JsonDecoder::new(&source.schema, columns, source.json);
-        let (mut messages, mut bytes, mut newest) = (0, 0, None);
-        let polled = self
-            .lane
-            .poll(BATCH_MESSAGES_MAX, POLL_TIMEOUT, &mut |message| {
-                messages += 1;
-                let payload = message.payload();
-                bytes += payload.map_or(0, <[u8]>::len) as u64;
-                newest = newest.max(message.timestamp_ms());
-                let position = Position {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                };
-                let time = times.and_then(|times| times.of(position));
-                let Some(time) = time else {
-                    return decoder.push(payload, position);
-                };
-                if !timed.contains_key(&time)
-                    && let Ok(new) = new()
-                {
-                    timed.insert(time, new);
-                }
-                // A decoder like the one that is there can always be made.
-                timed
-                    .get_mut(&time)
-                    .unwrap_or(decoder)
-                    .push(payload, position);
-            });
-        if let (true, Some(newest)) = (self.live, newest) {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
-            let age_ms = (now.as_millis() as i64 - newest).max(0);
-            let counts = &self.source.counts;
-            counts.age_ms.store(age_ms, Ordering::Relaxed);
-        }
-        match polled {
-            Ok(_) => Ok((messages, bytes)),
-            Err(error) => {
-                tracing::debug!(source = self.source.name, %error, "the reader ended");
-                Err(())
-            }
-        }
-    }
-
-    /// False: nobody takes batches any more.
-    fn queue_batch(&mut self, before: &Offsets, messages: u64, bytes: u64) -> Result<bool> {
-        for gap in self.lane.take_gaps() {
-            let text = gaps::describe(&gap);
-            tracing::error!(source = self.source.name, gap = text, "messages were lost");
-            self.source.gaps.record(gap);
-        }
-        let mut read = vec![];
-        let mut offsets = vec![];
-        for (&partition, &next) in self.lane.next_offsets() {
-            let from = before.get(&partition).copied();
-            if from != Some(next) {
-                let start = self.source.start.get(&partition).copied().unwrap_or(0);
-                read.push((partition, from.unwrap_or(start), next));
-                offsets.push((partition, next));
-            }
-        }
-        let decoded = self.decoder.finish();
-        if self.live {
-            self.count(messages, bytes, decoded.rows as u64);
-        }
-        let timed = std::mem::take(&mut self.timed).into_iter();
-        let timed = timed.map(|(time, mut decoder)| (Some(time), decoder.finish()));
-        let mut all: Vec<(Option<Time>, Decoded)> = timed.chain([(None, decoded)]).collect();
-        let errors = all
-            .iter_mut()
-            .map(|(_, decoded)| std::mem::take(&mut decoded.errors));
-        let errors = errors.flatten().collect();
-        self.source.bad.record(&self.columns, &read, errors);
-        let schema = self.source.schema.project(&self.columns);
-        for (time, decoded) in all {
-            let batch = SourceBatch {
-                batch: batch_of(&schema, decoded.columns, decoded.rows)?,
-                columns: self.columns.clone(),
-                // Said with the last batch.
-                offsets: if time.is_none() {
-                    std::mem::take(&mut offsets)
-                } else {
-                    vec![]
-                },
-                time,
-            };
-            if self.queue.push(batch).is_err() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn count(&self, messages: u64, bytes: u64, rows: u64) {
-        let counts = &self.source.counts;
-        counts.messages.fetch_add(messages, Ordering::Relaxed);
-        counts.bytes.fetch_add(bytes, Ordering::Relaxed);
-        counts.rows.fetch_add(rows, Ordering::Relaxed);
     }
 }

@@ -23,7 +23,7 @@ use arrow::array::{
 use arrow::datatypes::DataType;
 use ruslo_repr::row::batch_of;
 use ruslo_repr::schema::timestamptz;
-use ruslo_repr::{Error, Result, RowCodec, Schema};
+use ruslo_repr::{CountedRows, Error, Result, RowCodec, Schema};
 
 use crate::Shared;
 use crate::catalog::{Body, Object};
@@ -256,7 +256,7 @@ fn decode_errors(objects: &[Arc<Object>]) -> Vec<ArrayRef> {
 async fn expression_errors(shared: &Shared, objects: &[Arc<Object>]) -> Result<Vec<ArrayRef>> {
     let codec = RowCodec::new(&[DataType::Utf8, DataType::Utf8])?;
     let mut views: Vec<String> = vec![];
-    let mut rows = vec![];
+    let mut rows = CountedRows::default();
     let newest = objects
         .iter()
         .filter_map(|object| object.readable_from().ok())
@@ -282,11 +282,11 @@ async fn expression_errors(shared: &Shared, objects: &[Arc<Object>]) -> Result<V
         };
         let peeked = shared.coordinator.peek(target, &hold).await?;
         views.extend(std::iter::repeat_n(object.name.clone(), peeked.len()));
-        rows.extend(peeked);
+        rows.append(&peeked);
     }
-    let mut columns = codec.decode(rows.iter().map(|(row, _)| row.as_slice()))?;
+    let mut columns = codec.decode(rows.iter().map(|(row, _)| row))?;
     columns.insert(0, texts(views.iter().map(Some)));
-    columns.push(ints(rows.iter().map(|(_, diff)| Some(*diff))));
+    columns.push(ints(rows.iter().map(|(_, diff)| Some(diff))));
     Ok(columns)
 }
 

@@ -7,10 +7,10 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, SchemaRef};
 use ruslo_dataflow::arranged_columns;
 use ruslo_repr::row::batch_of;
-use ruslo_repr::{Diff, Error, Result, RowCodec, Schema};
+use ruslo_repr::{CountedRows, Diff, Error, Result, RowCodec, Schema};
 
 use crate::catalog::Object;
-use crate::coordinator::PeekedRows;
+use crate::coordinator::RowChanges;
 
 /// Rows decoded into one batch.
 const BATCH_ROWS: usize = 8192;
@@ -70,13 +70,15 @@ impl Layout {
     }
 
     /// Batches in the relation's column order, each row as often as it stands there.
-    pub(crate) fn decode(&self, rows: &PeekedRows) -> Result<Vec<RecordBatch>> {
+    pub(crate) fn decode(&self, rows: &CountedRows) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::with_capacity(rows.len().div_ceil(BATCH_ROWS));
-        for rows in rows.chunks(BATCH_ROWS) {
-            let mut columns = self.columns_of(rows)?;
-            let mut len = rows.len();
-            if rows.iter().any(|(_, diff)| *diff != 1) {
-                let repeated = repeat(rows)?;
+        for start in (0..rows.len()).step_by(BATCH_ROWS) {
+            let some = start..rows.len().min(start + BATCH_ROWS);
+            let diffs = &rows.diffs()[some.clone()];
+            let mut len = some.len();
+            let mut columns = self.columns_of(some.map(|i| rows.row(i)))?;
+            if diffs.iter().any(|diff| *diff != 1) {
+                let repeated = repeat(diffs)?;
                 len = repeated.len();
                 for column in &mut columns {
                     *column = take(column, &repeated, None)?;
@@ -88,15 +90,15 @@ impl Layout {
     }
 
     /// Changes in the relation's column order, with a last column `diff`.
-    pub(crate) fn decode_changes(&self, rows: &PeekedRows) -> Result<RecordBatch> {
-        let mut columns = self.columns_of(rows)?;
+    pub(crate) fn decode_changes(&self, rows: &RowChanges) -> Result<RecordBatch> {
+        let mut columns = self.columns_of(rows.iter().map(|(row, _)| row.as_slice()))?;
         let diffs: Int64Array = rows.iter().map(|(_, diff)| *diff).collect();
         columns.push(Arc::new(diffs));
         Ok(RecordBatch::try_new(with_diff(&self.schema), columns)?)
     }
 
     /// Takes apart what [`Self::decode_changes`] made.
-    pub(crate) fn encode_changes(&self, changes: &RecordBatch) -> Result<PeekedRows> {
+    pub(crate) fn encode_changes(&self, changes: &RecordBatch) -> Result<RowChanges> {
         let width = self.schema.len();
         let diffs = match changes.num_columns() == width + 1 {
             true => changes.column(width).as_primitive_opt::<Int64Type>(),
@@ -112,8 +114,7 @@ impl Layout {
     }
 
     /// The columns of rows in the relation's order.
-    fn columns_of(&self, rows: &[(Vec<u8>, Diff)]) -> Result<Vec<ArrayRef>> {
-        let rows = rows.iter().map(|(row, _)| row.as_slice());
+    fn columns_of<'r>(&self, rows: impl Iterator<Item = &'r [u8]>) -> Result<Vec<ArrayRef>> {
         let decoded = self.codec.decode(rows)?;
         let mut columns = decoded.clone();
         for (position, &column) in self.arranged.iter().enumerate() {
@@ -131,9 +132,9 @@ fn with_diff(schema: &Schema) -> SchemaRef {
 }
 
 /// The index of each row, as often as it stands in the arrangement.
-fn repeat(rows: &[(Vec<u8>, i64)]) -> Result<UInt64Array> {
+fn repeat(diffs: &[Diff]) -> Result<UInt64Array> {
     let mut indexes = vec![];
-    for (index, (_, diff)) in rows.iter().enumerate() {
+    for (index, diff) in diffs.iter().enumerate() {
         let times = usize::try_from(*diff)
             .map_err(|_| Error::internal("a row stands in a collection less than zero times"))?;
         indexes.extend(std::iter::repeat_n(index as u64, times));

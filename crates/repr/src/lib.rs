@@ -20,7 +20,7 @@ pub mod text;
 pub use error::{Error, ErrorKind, Result};
 pub use numeric::Numeric;
 pub use plan::{Aggregate, AggregateFunction, Expr, JoinKind, Plan};
-pub use row::{RowBytes, RowCodec};
+pub use row::{CountedRows, RowBytes, RowCodec};
 pub use schema::{Column, Schema};
 
 /// Milliseconds since 1970 at which a set of input changes became visible, all of them at once.

@@ -11,10 +11,61 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, Rows, SortField};
 
-use crate::{Result, Schema};
+use serde::{Deserialize, Serialize};
+
+use crate::{Diff, Result, Schema};
 
 /// One encoded row.
 pub type RowBytes = Vec<u8>;
+
+/// Encoded rows and how often each is there, in few allocations however many they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountedRows {
+    bytes: Vec<u8>,
+    /// Where each row ends in `bytes`.
+    ends: Vec<usize>,
+    diffs: Vec<Diff>,
+}
+
+impl CountedRows {
+    /// Adds the row that these two parts make.
+    pub fn push(&mut self, key: &[u8], value: &[u8], diff: Diff) {
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.ends.push(self.bytes.len());
+        self.diffs.push(diff);
+    }
+
+    pub fn append(&mut self, other: &CountedRows) {
+        let shift = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| end + shift));
+        self.diffs.extend_from_slice(&other.diffs);
+    }
+
+    /// How many different rows there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub fn diffs(&self) -> &[Diff] {
+        &self.diffs
+    }
+
+    /// The bytes of row `i`; panics past the end.
+    pub fn row(&self, i: usize) -> &[u8] {
+        let start = i.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[i]]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Diff)> {
+        (0..self.len()).map(|i| (self.row(i), self.diffs[i]))
+    }
+}
 
 /// Encodes and decodes rows of fixed column types, many at a time. Cheap to share in a thread.
 pub struct RowCodec {

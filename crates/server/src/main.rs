@@ -1,7 +1,7 @@
 //! The binary `ruslo`; see [`ruslo_server::cli`].
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ruslo_memory::Allocator = ruslo_memory::Allocator;
 
 fn main() {
     ruslo_server::cli::main()

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, mpsc};
 
 use ruslo_repr::eval::Evaluator;
-use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Time};
+use ruslo_repr::{CountedRows, Error, ErrorKind, ObjectId, Result, Time};
 
 use crate::block::{Block, Stamps};
 use crate::protocol::{Command, Response};
@@ -284,14 +284,14 @@ impl<'w> Worker<'w> {
         };
         let Some(collection) = self.collections.get_mut(id) else {
             let error = Error::new(ErrorKind::UndefinedTable, format!("{id} does not exist"));
-            return self.answer(*request, vec![], Some(error));
+            return self.answer(*request, CountedRows::default(), Some(error));
         };
         let since = collection.since();
         if since > *time {
             let message = format!("{id} can no longer be read as of {time}, only from {since} on");
             let error = Error::new(ErrorKind::InvalidState, message)
                 .with_hint("Run the query again: it will take a newer time.");
-            return self.answer(*request, vec![], Some(error));
+            return self.answer(*request, CountedRows::default(), Some(error));
         }
         let trace = match errors {
             false => Some(&collection.rows),
@@ -299,7 +299,7 @@ impl<'w> Worker<'w> {
         };
         let Some(trace) = trace.cloned() else {
             // A plan that cannot fail has no error rows at any time.
-            return self.answer(*request, vec![], None);
+            return self.answer(*request, CountedRows::default(), None);
         };
         self.waiting.push(WaitingPeek {
             id: *id,
@@ -309,12 +309,7 @@ impl<'w> Worker<'w> {
         self.start_peeks();
     }
 
-    fn answer(
-        &self,
-        request: u64,
-        rows: Vec<(ruslo_repr::RowBytes, ruslo_repr::Diff)>,
-        error: Option<Error>,
-    ) {
+    fn answer(&self, request: u64, rows: CountedRows, error: Option<Error>) {
         self.respond(Response::Peek {
             request,
             worker: self.index,
@@ -329,7 +324,7 @@ impl<'w> Worker<'w> {
             let Some(collection) = self.collections.get_mut(&waiting.id) else {
                 let message = format!("{} was dropped", waiting.id);
                 let error = Error::new(ErrorKind::UndefinedTable, message);
-                self.answer(waiting.peek.request, vec![], Some(error));
+                self.answer(waiting.peek.request, CountedRows::default(), Some(error));
                 continue;
             };
             if !collection.is_through(waiting.peek.time) {
@@ -341,7 +336,7 @@ impl<'w> Worker<'w> {
                 Some(walk) => self.walks.push(walk),
                 None => {
                     let error = Error::internal("the batches of an arrangement are not there");
-                    self.answer(request, vec![], Some(error));
+                    self.answer(request, CountedRows::default(), Some(error));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use differential_dataflow::trace::cursor::{CursorList, cursor_list};
 use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
-use ruslo_repr::{Diff, RowBytes, Time};
+use ruslo_repr::{CountedRows, RowBytes, Time};
 use timely::progress::Antichain;
 
 use crate::spine::{RowBatch, RowTrace};
@@ -31,7 +31,7 @@ pub(crate) struct Walk {
     limit: usize,
     cursor: RowCursor,
     storage: Vec<RowBatch>,
-    rows: Vec<(RowBytes, Diff)>,
+    rows: CountedRows,
 }
 
 impl Walk {
@@ -53,12 +53,12 @@ impl Walk {
             limit: peek.limit.unwrap_or(usize::MAX),
             cursor,
             storage,
-            rows: vec![],
+            rows: CountedRows::default(),
         })
     }
 
     /// Does one slice of work; the rows when all is done.
-    pub(crate) fn step(&mut self) -> Option<Vec<(RowBytes, Diff)>> {
+    pub(crate) fn step(&mut self) -> Option<CountedRows> {
         let mut budget = SLICE_ROWS;
         while budget > 0 {
             if self.rows.len() >= self.limit || !self.seek() {
@@ -105,7 +105,7 @@ impl Walk {
                 }
             });
             if count != 0 {
-                self.rows.push(([key, value].concat(), count));
+                self.rows.push(key, value, count);
             }
             self.cursor.step_val(&self.storage);
         }

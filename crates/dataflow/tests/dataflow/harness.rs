@@ -531,7 +531,9 @@ impl Cluster {
                 error,
                 ..
             } => {
-                self.peeks.entry(request).or_default().push((rows, error));
+                let rows = rows.iter().map(|(row, diff)| (row.to_vec(), diff));
+                let answer = (rows.collect(), error);
+                self.peeks.entry(request).or_default().push(answer);
             }
             Response::SinkUpdates {
                 worker,

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ruslo_dataflow::{Command, ObjectStats, Response, Workers};
-use ruslo_repr::{Diff, Error, ErrorKind, ObjectId, Plan, Result, RowBytes, Schema, Time};
+use ruslo_repr::{
+    CountedRows, Diff, Error, ErrorKind, ObjectId, Plan, Result, RowBytes, Schema, Time,
+};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{State, run};
 use crate::durable::{Appender, Bound, Change, CheckpointEvent, Image, LogEvent, Part};
 
-/// Rows of an arrangement (in arranged order) with their multiplicities.
-pub(crate) type PeekedRows = Vec<(RowBytes, Diff)>;
+/// Changes of a relation's rows, which are in arranged order.
+pub(crate) type RowChanges = Vec<(RowBytes, Diff)>;
 
 /// Where a view begins: its first time, and how far each source partition was bound at it.
 pub(crate) struct ViewStart {
@@ -42,7 +44,7 @@ pub(crate) struct CheckpointEnds {
 /// One time of the past, to be gone through again.
 pub(crate) struct Replayed {
     pub(crate) time: Time,
-    pub(crate) rows: Vec<(ObjectId, PeekedRows)>,
+    pub(crate) rows: Vec<(ObjectId, RowChanges)>,
 }
 
 /// Changes of a view for a sink; `upper` is per worker.
@@ -112,7 +114,7 @@ pub(crate) enum Request {
     /// Answered with the rows' time once that time is bound.
     Write {
         table: ObjectId,
-        updates: PeekedRows,
+        updates: RowChanges,
         reply: oneshot::Sender<Time>,
     },
     /// Closes a time even if nothing came in; answered with it once it is bound.
@@ -126,7 +128,7 @@ pub(crate) enum Request {
     Peek {
         target: PeekTarget,
         time: Time,
-        reply: oneshot::Sender<Result<PeekedRows>>,
+        reply: oneshot::Sender<Result<CountedRows>>,
     },
     Stats(oneshot::Sender<Vec<ObjectStats>>),
     Shutdown,
@@ -214,7 +216,7 @@ impl Coordinator {
         answer.await.map_err(|_| self.gone())
     }
 
-    pub(crate) async fn peek(&self, target: PeekTarget, hold: &ReadHold) -> Result<PeekedRows> {
+    pub(crate) async fn peek(&self, target: PeekTarget, hold: &ReadHold) -> Result<CountedRows> {
         self.ask(|reply| Request::Peek {
             target,
             time: hold.time,

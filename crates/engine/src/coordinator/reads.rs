@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ruslo_dataflow::{Command, ObjectStats};
-use ruslo_repr::{Error, ObjectId, Result, Time};
+use ruslo_repr::{CountedRows, Error, ObjectId, Result, Time};
 use tokio::sync::oneshot;
 
-use super::{PeekTarget, PeekedRows, ReadHold, State};
+use super::{PeekTarget, ReadHold, State};
 
 /// How often arrangements are told that nobody will read below the visible time any more.
 const COMPACTION_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) struct PendingPeek {
-    pub(super) rows: PeekedRows,
+    pub(super) rows: CountedRows,
     pub(super) missing: usize,
-    pub(super) reply: oneshot::Sender<Result<PeekedRows>>,
+    pub(super) reply: oneshot::Sender<Result<CountedRows>>,
 }
 
 pub(super) struct PendingStats {
@@ -52,7 +52,7 @@ impl State {
         &mut self,
         target: PeekTarget,
         time: Time,
-        reply: oneshot::Sender<Result<PeekedRows>>,
+        reply: oneshot::Sender<Result<CountedRows>>,
     ) {
         // Those whose client has gone are not worth their work any more.
         let gone = self.peeks.iter().filter(|(_, peek)| peek.reply.is_closed());
@@ -66,7 +66,7 @@ impl State {
         self.peeks.insert(
             request,
             PendingPeek {
-                rows: vec![],
+                rows: CountedRows::default(),
                 missing,
                 reply,
             },
@@ -92,12 +92,15 @@ impl State {
         self.next_request
     }
 
-    pub(super) fn peeked(&mut self, request: u64, mut rows: PeekedRows, error: Option<Error>) {
+    pub(super) fn peeked(&mut self, request: u64, rows: CountedRows, error: Option<Error>) {
         let Some(peek) = self.peeks.get_mut(&request) else {
             return;
         };
         peek.missing -= 1;
-        peek.rows.append(&mut rows);
+        match peek.rows.is_empty() {
+            true => peek.rows = rows,
+            false => peek.rows.append(&rows),
+        }
         let done = peek.missing == 0;
         if done || error.is_some() {
             let Some(peek) = self.peeks.remove(&request) else {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use super::{Change, refused};
-use crate::coordinator::PeekedRows;
+use crate::coordinator::RowChanges;
 use crate::layout::Layout;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -27,7 +27,7 @@ pub(crate) struct TimeRecord {
     /// For sources that moved: each partition's next offset.
     pub(crate) offsets: ruslo_state::Offsets,
     /// What was written to tables.
-    pub(crate) rows: Vec<(ObjectId, Arc<Layout>, PeekedRows)>,
+    pub(crate) rows: Vec<(ObjectId, Arc<Layout>, RowChanges)>,
     pub(crate) changes: Vec<Change>,
 }
 

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::DataType;
 use ruslo_repr::row::batch_of;
-use ruslo_repr::{Diff, Error, ErrorKind, Result, RowBytes};
+use ruslo_repr::{CountedRows, Diff, Error, ErrorKind, Result, RowBytes};
 use ruslo_sql::ast::{OnConflict, StatementKind};
 use ruslo_sql::{DmlKind, DmlPlan, Relation};
 
@@ -19,6 +20,10 @@ use super::{Outcome, Session};
 use crate::catalog::{Body, Table};
 use crate::coordinator::{PeekTarget, ReadHold, Request};
 use crate::layout::Layout;
+
+/// How long a statement waits when memory is short.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(2);
+const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a statement does to a table.
 struct Change {
@@ -62,6 +67,7 @@ impl Session {
             let message = format!("table \"{}\" is append-only", plan.table.name);
             return Err(Error::new(ErrorKind::WrongObjectType, message));
         }
+        wait_for_memory().await;
         let mut last_write = table.write_lock.lock().await;
         let at_least = self.last_write.max(*last_write).max(table.readable_from);
         let (inputs, hold) = self.read_inputs(&plan.select, params, at_least).await?;
@@ -291,7 +297,9 @@ fn once_per_key(plan: &DmlPlan, layout: &Layout, rows: RecordBatch) -> Result<Re
 
 /// `new` (one row) with the values of `current` where it is NULL.
 fn merge_not_null(layout: &Layout, current: &RowBytes, new: &RecordBatch) -> Result<RowBytes> {
-    let current = layout.decode(&vec![(current.clone(), 1)])?;
+    let mut one = CountedRows::default();
+    one.push(current, &[], 1);
+    let current = layout.decode(&one)?;
     let current = current
         .first()
         .ok_or_else(|| Error::internal("a row was not decoded"))?;
@@ -327,4 +335,12 @@ fn check_not_null(table: &Relation, rows: &RecordBatch) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lets what was written go to files first when memory is short, but not for ever.
+async fn wait_for_memory() {
+    let began = Instant::now();
+    while ruslo_memory::is_tight() && began.elapsed() < MEMORY_WAIT_MAX {
+        tokio::time::sleep(MEMORY_PAUSE).await;
+    }
 }

@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use serve::Running;
-pub use settings::{ServerArgs, Settings};
+pub use settings::{Memory, ServerArgs, Settings};
 
 /// A streaming SQL database: Kafka in, materialized views kept up to date, Redis out.
 #[derive(Debug, Parser)]

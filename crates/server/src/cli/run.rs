@@ -7,7 +7,7 @@ use ruslo_engine::{Error, ErrorKind, Outcome, Session};
 use ruslo_repr::text::TextStyle;
 
 use super::script::{self, Piece};
-use super::serve::{Running, announce, stop_signal};
+use super::serve::{Running, announce, limit_memory, stop_signal};
 use super::settings::{ServerArgs, Settings};
 use super::table::table;
 
@@ -39,6 +39,7 @@ pub(super) async fn run(args: RunArgs, settings: Settings) -> Result<()> {
     };
     let script = script.with_context(|| format!("cannot read {name}"))?;
     let stop = stop_signal()?;
+    limit_memory(&settings.memory)?;
     let running = Running::start(&settings).await?;
     let mut session = running.engine.session("root", "dev");
     tokio::pin!(stop);

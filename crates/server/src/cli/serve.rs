@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ruslo_engine::{Config, Engine};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::settings::{ServerArgs, Settings};
+use super::settings::{Memory, ServerArgs, Settings};
 use crate::shutdown::{Shutdown, ended};
 use crate::{http, pgwire};
 
@@ -19,6 +19,8 @@ use crate::{http, pgwire};
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the whole end may take.
 const END_MAX: Duration = Duration::from_secs(10);
+/// Less than this is not enough for an empty server.
+const MEMORY_MIN: u64 = 64 << 20;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -154,10 +156,40 @@ async fn upkeep(metrics: http::Metrics, mut down: Shutdown) {
     }
 }
 
+/// Keeps the process below its memory limit. That this is not possible is an error only when a
+/// limit was asked for.
+pub(super) fn limit_memory(memory: &Memory) -> Result<()> {
+    let Some(bytes) = memory.limit.unwrap_or_default().bytes() else {
+        return Ok(());
+    };
+    ensure!(
+        bytes >= MEMORY_MIN,
+        "the memory limit must be at least {} MiB",
+        MEMORY_MIN >> 20
+    );
+    let folder = &memory.folder;
+    let started = std::fs::create_dir_all(folder)
+        .and_then(|()| ruslo_memory::start(bytes, folder))
+        .with_context(|| {
+            format!(
+                "cannot keep state that memory does not hold in {}",
+                folder.display()
+            )
+        });
+    match started {
+        Err(error) if memory.limit.is_none() => {
+            tracing::warn!("there is no memory limit: {error:#}; try --spill-dir");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// `ruslo serve`: runs until SIGTERM or Ctrl-C.
 pub(super) async fn serve(settings: Settings) -> Result<()> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
+    limit_memory(&settings.memory)?;
     let running = tokio::select! {
         running = Running::start(&settings) => running?,
         () = &mut stop => return Ok(()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ruslo_engine::Storage;
+use ruslo_memory::Limit;
 use serde::Deserialize;
 
 pub(super) const LISTEN: &str = "127.0.0.1:4566";
@@ -69,6 +70,14 @@ pub struct ServerArgs {
     /// Milliseconds between checkpoints, while something changes [default: 1000]
     #[arg(long, env = "RUSLO_CHECKPOINT_INTERVAL_MS", value_name = "N")]
     pub checkpoint_interval_ms: Option<u64>,
+
+    /// Memory to stay below, e.g. 4GiB, 50% or "none"; state beyond it is kept in files [default: 80%]
+    #[arg(long, env = "RUSLO_MEMORY_LIMIT", value_name = "SIZE")]
+    pub memory_limit: Option<Limit>,
+
+    /// Folder for state that memory does not hold [default: the data folder, else a temporary one]
+    #[arg(long, env = "RUSLO_SPILL_DIR", value_name = "FOLDER")]
+    pub spill_dir: Option<PathBuf>,
 }
 
 /// The keys of the configuration file.
@@ -86,6 +95,8 @@ struct File {
     store: Option<String>,
     key_file: Option<PathBuf>,
     checkpoint_interval_ms: Option<u64>,
+    memory_limit: Option<String>,
+    spill_dir: Option<PathBuf>,
 }
 
 /// Settings after all places were looked at.
@@ -100,6 +111,16 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     pub connections_max: usize,
     pub storage: Storage,
+    pub memory: Memory,
+}
+
+/// How much memory the process may take.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// `None`: not said.
+    pub limit: Option<Limit>,
+    /// Where state goes beyond it.
+    pub folder: PathBuf,
 }
 
 impl ServerArgs {
@@ -128,9 +149,22 @@ impl ServerArgs {
         );
         let interval = given.checkpoint_interval_ms;
         let interval = interval.or(file.checkpoint_interval_ms);
+        let of_file = file.memory_limit.map(|limit| limit.parse());
+        let of_file = of_file.transpose().map_err(anyhow::Error::msg)?;
+        let data_dir = given.data_dir.or(file.data_dir);
+        let store = given.store.or(file.store);
+        let memory = Memory {
+            limit: given.memory_limit.or(of_file),
+            folder: given
+                .spill_dir
+                .or(file.spill_dir)
+                .or(data_dir.clone())
+                .or((keep && store.is_none()).then(|| DATA_DIR.into()))
+                .unwrap_or_else(std::env::temp_dir),
+        };
         let storage = storage(
-            given.store.or(file.store),
-            given.data_dir.or(file.data_dir),
+            store,
+            data_dir,
             given.key_file.or(file.key_file),
             Duration::from_millis(interval.unwrap_or(CHECKPOINT_INTERVAL_MS)),
             keep,
@@ -147,6 +181,7 @@ impl ServerArgs {
             tls: cert.zip(key),
             connections_max,
             storage,
+            memory,
         })
     }
 }

@@ -55,6 +55,18 @@ fn describe() {
     describe_gauge!("ruslo_build_info", "Always 1; the version is a label.");
     describe_gauge!("process_resident_memory_bytes", "Memory the process holds.");
     describe_gauge!(
+        "ruslo_memory_limit_bytes",
+        "Memory the process is to stay below."
+    );
+    describe_gauge!(
+        "ruslo_memory_heap_bytes",
+        "Memory of the process that is no file's."
+    );
+    describe_gauge!(
+        "ruslo_memory_file_bytes",
+        "State that memory does not hold and files do."
+    );
+    describe_gauge!(
         "process_cpu_seconds_total",
         "Processor time the process has used."
     );
@@ -111,6 +123,12 @@ impl Metrics {
 fn record_process() {
     if let Some(bytes) = resident_bytes() {
         metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+    }
+    let memory = ruslo_memory::usage();
+    if let Some(limit) = memory.limit {
+        metrics::gauge!("ruslo_memory_limit_bytes").set(limit as f64);
+        metrics::gauge!("ruslo_memory_heap_bytes").set(memory.heap as f64);
+        metrics::gauge!("ruslo_memory_file_bytes").set(memory.in_file as f64);
     }
     if let Some(seconds) = cpu_seconds() {
         metrics::gauge!("process_cpu_seconds_total").set(seconds);

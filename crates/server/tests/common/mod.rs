@@ -3,7 +3,7 @@
 #![allow(dead_code)] // Each test binary uses its own part of this.
 
 use ruslo_engine::Storage;
-use ruslo_server::cli::{Running, Settings};
+use ruslo_server::cli::{Memory, Running, Settings};
 use tokio_postgres::{Client, NoTls};
 
 pub(crate) fn settings() -> Settings {
@@ -15,6 +15,7 @@ pub(crate) fn settings() -> Settings {
         tls: None,
         connections_max: 20,
         storage: Storage::Memory,
+        memory: Memory::default(),
     }
 }
 

@@ -1,0 +1,240 @@
+//! One lane's thread: poll, decode, queue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ruslo_connector::kafka::Lane;
+use ruslo_dataflow::{BatchQueue, SourceBatch};
+use ruslo_format::{Decoded, JsonDecoder, Position};
+use ruslo_repr::row::batch_of;
+use ruslo_repr::{Error, Result, Time};
+use tokio::sync::oneshot;
+
+use super::{Offsets, Source, Times};
+use crate::gaps;
+
+/// Messages decoded into one batch at most.
+const BATCH_MESSAGES_MAX: usize = 8192;
+/// How long a lane waits for messages before it looks at its control channel again.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a lane waits at a time when memory is short.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(2);
+const MEMORY_PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) struct LaneThread {
+    pub(super) control: mpsc::Sender<Widen>,
+    pub(super) thread: JoinHandle<()>,
+}
+
+/// Asks a lane to decode other columns; answered when all later batches have them.
+pub(super) struct Widen {
+    pub(super) columns: Vec<usize>,
+    pub(super) done: oneshot::Sender<()>,
+}
+
+/// Where a lane's rows go: the queue, the columns it takes, and the times they had before.
+pub(super) type Destination = (BatchQueue, Vec<usize>, Option<Arc<Times>>);
+
+/// Starts the thread of a lane; `what` it reads is "live" or "past".
+pub(super) fn spawn(
+    source: &Arc<Source>,
+    (what, worker): (&'static str, usize),
+    lane: Lane,
+    (queue, columns, times): Destination,
+    notify: impl Fn() + Send + 'static,
+) -> Result<LaneThread> {
+    let (control, requests) = mpsc::channel();
+    let name = format!("{what}-{}-{worker}", source.id);
+    let mut task = LaneTask {
+        decoder: JsonDecoder::new(&source.schema, &columns, source.json)?,
+        source: source.clone(),
+        live: what == "live",
+        lane,
+        queue,
+        columns,
+        times,
+        timed: BTreeMap::new(),
+        requests,
+    };
+    let spawned = std::thread::Builder::new()
+        .name(name)
+        .spawn(move || task.run(&notify));
+    let thread = spawned.map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
+    Ok(LaneThread { control, thread })
+}
+
+struct LaneTask {
+    source: Arc<Source>,
+    live: bool,
+    lane: Lane,
+    queue: BatchQueue,
+    columns: Vec<usize>,
+    decoder: JsonDecoder,
+    /// Set when messages are read again, which then keep their times.
+    times: Option<Arc<Times>>,
+    timed: BTreeMap<Time, JsonDecoder>,
+    requests: mpsc::Receiver<Widen>,
+}
+
+impl LaneTask {
+    fn run(&mut self, notify: &dyn Fn()) {
+        while !self.lane.finished() {
+            if let Err(error) = self.widen() {
+                tracing::error!(source = self.source.name, %error, "cannot decode");
+                return;
+            }
+            self.wait_for_memory();
+            let before = self.lane.next_offsets().clone();
+            let (messages, bytes) = match self.poll() {
+                Ok(taken) => taken,
+                Err(()) => break,
+            };
+            if *self.lane.next_offsets() == before {
+                continue;
+            }
+            match self.queue_batch(&before, messages, bytes) {
+                Ok(true) => notify(),
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(source = self.source.name, %error, "cannot queue a batch");
+                    return;
+                }
+            }
+        }
+        if !self.live && self.lane.finished() {
+            self.queue.finish();
+        }
+    }
+
+    /// Lets what was read go to files first when memory is short. Not for ever: whatever else
+    /// holds the memory, the source goes on, if slowly.
+    fn wait_for_memory(&self) {
+        if !ruslo_memory::is_tight() {
+            return;
+        }
+        let began = Instant::now();
+        self.source.waits.fetch_add(1, Ordering::Relaxed);
+        while ruslo_memory::is_tight() && began.elapsed() < MEMORY_WAIT_MAX {
+            std::thread::sleep(MEMORY_PAUSE);
+        }
+        self.source.waits.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn widen(&mut self) -> Result<()> {
+        while let Ok(Widen { columns, done }) = self.requests.try_recv() {
+            self.decoder = JsonDecoder::new(&self.source.schema, &columns, self.source.json)?;
+            self.columns = columns;
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+
+    /// Decodes the next messages; how many there were and their bytes. Err: the reader closed.
+    fn poll(&mut self) -> std::result::Result<(u64, u64), ()> {
+        let (decoder, timed) = (&mut self.decoder, &mut self.timed);
+        let (source, columns, times) = (&self.source, &self.columns, self.times.as_deref());
+        let new = || JsonDecoder::new(&source.schema, columns, source.json);
+        let (mut messages, mut bytes, mut newest) = (0, 0, None);
+        let polled = self
+            .lane
+            .poll(BATCH_MESSAGES_MAX, POLL_TIMEOUT, &mut |message| {
+                messages += 1;
+                let payload = message.payload();
+                bytes += payload.map_or(0, <[u8]>::len) as u64;
+                newest = newest.max(message.timestamp_ms());
+                let position = Position {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                };
+                let time = times.and_then(|times| times.of(position));
+                let Some(time) = time else {
+                    return decoder.push(payload, position);
+                };
+                if !timed.contains_key(&time)
+                    && let Ok(new) = new()
+                {
+                    timed.insert(time, new);
+                }
+                // A decoder like the one that is there can always be made.
+                timed
+                    .get_mut(&time)
+                    .unwrap_or(decoder)
+                    .push(payload, position);
+            });
+        if let (true, Some(newest)) = (self.live, newest) {
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            let age_ms = (now.as_millis() as i64 - newest).max(0);
+            let counts = &self.source.counts;
+            counts.age_ms.store(age_ms, Ordering::Relaxed);
+        }
+        match polled {
+            Ok(_) => Ok((messages, bytes)),
+            Err(error) => {
+                tracing::debug!(source = self.source.name, %error, "the reader ended");
+                Err(())
+            }
+        }
+    }
+
+    /// False: nobody takes batches any more.
+    fn queue_batch(&mut self, before: &Offsets, messages: u64, bytes: u64) -> Result<bool> {
+        for gap in self.lane.take_gaps() {
+            let text = gaps::describe(&gap);
+            tracing::error!(source = self.source.name, gap = text, "messages were lost");
+            self.source.gaps.record(gap);
+        }
+        let mut read = vec![];
+        let mut offsets = vec![];
+        for (&partition, &next) in self.lane.next_offsets() {
+            let from = before.get(&partition).copied();
+            if from != Some(next) {
+                let start = self.source.start.get(&partition).copied().unwrap_or(0);
+                read.push((partition, from.unwrap_or(start), next));
+                offsets.push((partition, next));
+            }
+        }
+        let decoded = self.decoder.finish();
+        if self.live {
+            self.count(messages, bytes, decoded.rows as u64);
+        }
+        let timed = std::mem::take(&mut self.timed).into_iter();
+        let timed = timed.map(|(time, mut decoder)| (Some(time), decoder.finish()));
+        let mut all: Vec<(Option<Time>, Decoded)> = timed.chain([(None, decoded)]).collect();
+        let errors = all
+            .iter_mut()
+            .map(|(_, decoded)| std::mem::take(&mut decoded.errors));
+        let errors = errors.flatten().collect();
+        self.source.bad.record(&self.columns, &read, errors);
+        let schema = self.source.schema.project(&self.columns);
+        for (time, decoded) in all {
+            let batch = SourceBatch {
+                batch: batch_of(&schema, decoded.columns, decoded.rows)?,
+                columns: self.columns.clone(),
+                // Said with the last batch.
+                offsets: if time.is_none() {
+                    std::mem::take(&mut offsets)
+                } else {
+                    vec![]
+                },
+                time,
+            };
+            if self.queue.push(batch).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn count(&self, messages: u64, bytes: u64, rows: u64) {
+        let counts = &self.source.counts;
+        counts.messages.fetch_add(messages, Ordering::Relaxed);
+        counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+        counts.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+}

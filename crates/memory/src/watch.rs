@@ -1,0 +1,108 @@
+//! The thread that looks how large the heap is, and decides what follows.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::{HEAP, LIMIT, SPILLING, TIGHT, arena};
+
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Shares of the limit, in percent: from where large pieces go to the file, and below which they
+/// are memory again.
+const SPILL_FROM: u64 = 50;
+const SPILL_UNTIL: u64 = 45;
+/// From where sources wait, and until where.
+const TIGHT_FROM: u64 = 75;
+const TIGHT_UNTIL: u64 = 65;
+/// Of the file's pages this share may stay in the process, and as much be not on disk yet.
+const PAGES_MAX: u64 = 20;
+/// How often a state that lasts is spoken of.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Begins to keep the heap below `limit` bytes, with a file in `folder` for what does not fit.
+///
+/// # Errors
+///
+/// When there can be no such file, or there is one already; there is no limit then.
+pub fn start(limit: u64, folder: &Path) -> io::Result<()> {
+    arena::open(folder, limit / 100 * PAGES_MAX)?;
+    LIMIT.store(limit, Ordering::Relaxed);
+    std::thread::Builder::new()
+        .name("memory".into())
+        .spawn(move || {
+            let mut watch = Watch {
+                limit,
+                program: 0,
+                spoken: None,
+            };
+            loop {
+                watch.look();
+                std::thread::sleep(INTERVAL);
+            }
+        })?;
+    Ok(())
+}
+
+struct Watch {
+    limit: u64,
+    /// Pages of files while the arena had none, in bytes.
+    program: u64,
+    spoken: Option<Instant>,
+}
+
+impl Watch {
+    fn look(&mut self) {
+        let Some(resident) = resident() else {
+            return;
+        };
+        HEAP.store(resident.heap, Ordering::Relaxed);
+        let percent = |share: u64| self.limit / 100 * share;
+        let (was_spilling, was_tight) = (
+            SPILLING.load(Ordering::Relaxed),
+            TIGHT.load(Ordering::Relaxed),
+        );
+        let over =
+            |was: bool, from, until| resident.heap >= percent(if was { until } else { from });
+        let spilling = over(was_spilling, SPILL_FROM, SPILL_UNTIL);
+        let tight = over(was_tight, TIGHT_FROM, TIGHT_UNTIL);
+        SPILLING.store(spilling, Ordering::Relaxed);
+        TIGHT.store(tight, Ordering::Relaxed);
+        if arena::bytes() == 0 {
+            self.program = resident.of_files;
+        } else {
+            arena::write_out(false);
+            if resident.of_files > self.program + percent(PAGES_MAX) {
+                arena::let_go();
+            }
+        }
+        let news = (spilling && !was_spilling) || (tight && !was_tight);
+        if news && self.spoken.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+            self.spoken = Some(Instant::now());
+            let (limit_mb, heap_mb) = (self.limit >> 20, resident.heap >> 20);
+            match tight {
+                true => tracing::warn!(limit_mb, heap_mb, "memory is short: sources wait"),
+                false => tracing::info!(limit_mb, heap_mb, "new state goes to files"),
+            }
+        }
+    }
+}
+
+/// Bytes that the process holds.
+struct Resident {
+    heap: u64,
+    /// Pages of files: the program's and the arena's.
+    of_files: u64,
+}
+
+fn resident() -> Option<Resident> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
+    let (all, of_files) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    // SAFETY: asks a constant of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    Some(Resident {
+        heap: all.saturating_sub(of_files) * page,
+        of_files: of_files * page,
+    })
+}

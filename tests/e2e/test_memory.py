@@ -1,0 +1,109 @@
+"""State larger than memory: it is kept in files, sources wait, and nobody is killed."""
+
+import os
+import re
+import subprocess
+
+import pytest
+from services import wait_until
+from services.cgroup import memory_group
+from services.ruslo import binary
+
+LIMIT_MB = 160
+# The share of a group's memory that a server takes if nothing is said.
+DEFAULT_SHARE = 0.8
+ROWS = 28_000
+STEP = 2_000
+
+
+@pytest.fixture
+def small_group():
+    group = memory_group(f"ruslo-test-{os.getpid()}", LIMIT_MB)
+    yield group
+    if group:
+        group.remove()
+
+
+@pytest.fixture
+def small_ruslo(small_group, start_ruslo):
+    """A server in a small control group, or with that limit where there can be none."""
+    if small_group:
+        return start_ruslo(prefix=small_group.prefix())
+    limit = f"{int(LIMIT_MB * DEFAULT_SHARE)}MiB"
+    return start_ruslo(arguments=("serve", "--memory-limit", limit))
+
+
+def test_a_join_and_groups_of_three_times_the_limit(small_ruslo):
+    ruslo = small_ruslo
+    limit_mb = ruslo.metrics()["ruslo_memory_limit_bytes"] / 2**20
+    assert abs(limit_mb - LIMIT_MB * DEFAULT_SHARE) < 2
+    ruslo.execute(
+        "CREATE TABLE a (id int, pad varchar)",
+        "CREATE TABLE b (id int, pad varchar)",
+        "CREATE MATERIALIZED VIEW grouped AS SELECT pad, count(*) AS n FROM a GROUP BY pad",
+        "CREATE MATERIALIZED VIEW joined AS"
+        " SELECT a.id, a.pad AS x, b.pad AS y FROM a JOIN b ON a.id = b.id",
+        "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n, sum(id) AS ids FROM joined",
+    )
+    with ruslo.connect() as connection:
+        for start in range(0, ROWS, STEP):
+            for table in "ab":
+                connection.execute(
+                    f"INSERT INTO {table} SELECT i, repeat(md5('{table}' || i::text), 60)"
+                    f" FROM generate_series({start}, {start + STEP - 1}) AS g(i)"
+                )
+    assert ruslo.rows("SELECT * FROM total") == [(ROWS, ROWS * (ROWS - 1) // 2)]
+    metrics = ruslo.metrics()
+    of_objects = [v for name, v in metrics.items() if re.match(r"ruslo_object_bytes\{", name)]
+    assert sum(of_objects) / 2**20 >= 3 * limit_mb
+    assert metrics["ruslo_memory_file_bytes"] / 2**20 > limit_mb
+    assert metrics["ruslo_memory_heap_bytes"] / 2**20 < limit_mb
+    # Reading all of a view that memory does not hold.
+    assert ruslo.rows("SELECT count(*), sum(n), min(length(pad)) FROM grouped") == [(ROWS, ROWS, 1920)]
+    ruslo.execute(f"DELETE FROM a WHERE id >= {STEP}")
+    assert ruslo.rows("SELECT * FROM total") == [(STEP, STEP * (STEP - 1) // 2)]
+    assert ruslo.rows("SELECT count(*) FROM grouped") == [(STEP,)]
+    assert "new state goes to files" in ruslo.log()
+
+
+def test_sources_wait_when_memory_is_short(start_ruslo, kafka, topic):
+    """So little that memory is short from the first message on: slow, and right in the end."""
+    ruslo = start_ruslo(arguments=("serve", "--memory-limit", "64MiB"))
+    messages = [{"id": i, "text": f"{i:04}" * 500} for i in range(10_000)]
+    kafka.produce(topic, messages)
+    ruslo.execute(
+        "CREATE SOURCE s (id int, text varchar) WITH (connector='kafka',"
+        f" topic='{topic}', properties.bootstrap.server='{kafka.address()}')"
+        " FORMAT PLAIN ENCODE JSON",
+        "CREATE MATERIALIZED VIEW v AS SELECT id, text FROM s",
+        "CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n, sum(id) AS ids FROM v",
+    )
+    states = set()
+
+    def state():
+        states.update(ruslo.rows("SELECT state, detail FROM ruslo.sources WHERE name = 's'"))
+
+    expected = [(20_000, 2 * sum(range(10_000)))]
+
+    def all_there():
+        state()
+        return ruslo.rows("SELECT * FROM n") == expected
+
+    kafka.produce(topic, messages)
+    wait_until(all_there, 60, "every message counted")
+    assert "memory is short: sources wait" in ruslo.log()
+    assert any(name == "waiting" and "memory is short" in detail for name, detail in states), states
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--memory-limit", "1MiB"), "at least 64 MiB"),
+        (("--memory-limit", "many"), "write 4GiB, 512MiB, 50% or none"),
+        (("--memory-limit", "1GiB", "--spill-dir", "/proc"), "cannot keep state that memory"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused(tmp_path, arguments, said):
+    command = [binary(), "serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "data", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode != 0 and said in ended.stderr, ended
