@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from services import Authority, Kafka, Postgres, Redis, Ruslo
+from services import S3, Authority, Kafka, Postgres, Redis, Ruslo
 
 ARTICLE = pathlib.Path(__file__).with_name("article.sql").read_text()
 _numbers = itertools.count(1)
@@ -93,6 +93,18 @@ def postgres(workdir):
         yield server
 
 
+@pytest.fixture(scope="session")
+def s3(workdir):
+    with S3(workdir / "s3") as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3):
+    """The name of a new bucket."""
+    return s3.create_bucket(f"bucket-{next(_numbers)}")
+
+
 @pytest.fixture
 def start_ruslo(request, workdir):
     """Starts servers; at the end each must stop cleanly and have kept its secrets."""
@@ -111,7 +123,8 @@ def start_ruslo(request, workdir):
             print(server.log_tail())
             continue
         log = server.log()
-        assert status == 0, f"exit status {status}\n{server.log_tail()}"
+        # None: the test itself has looked at its end.
+        assert status in (0, None), f"exit status {status}\n{server.log_tail()}"
         assert "panicked" not in log, server.log_tail()
         for secret in (Kafka.password, "redis-secret"):
             assert secret not in log, f"the log shows a password:\n{server.log_tail()}"
