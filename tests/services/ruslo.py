@@ -25,7 +25,8 @@ class Ruslo(Server):
     """`ruslo serve` on free ports."""
 
     name = "ruslo"
-    start_timeout_s = 30
+    # A restart may have much to read again.
+    start_timeout_s = 60
     stop_timeout_s = 15
 
     def __init__(
@@ -36,6 +37,7 @@ class Ruslo(Server):
         env: dict[str, str] | None = None,
         arguments: tuple[str, ...] = ("serve",),
         store: str | None = None,
+        data: pathlib.Path | None = None,
     ):
         super().__init__(directory)
         self.port = free_port()
@@ -44,7 +46,7 @@ class Ruslo(Server):
         self.profile = profile
         self.env = env or {}
         self.arguments = arguments
-        self.data = directory / "data"
+        self.data = data or directory / "data"
         self.store = store
 
     def command(self):
@@ -69,6 +71,12 @@ class Ruslo(Server):
         """Ends the process as a crash would, at once."""
         self.process.kill()
         self.process.wait()
+
+    def wait_ended(self, timeout_s: float = 30) -> int:
+        """Waits for a process that is to end by itself; its exit status."""
+        status = self.process.wait(timeout_s)
+        self.process = None
+        return status
 
     def restart(self):
         """Kills the process and starts it again on the same data and ports."""

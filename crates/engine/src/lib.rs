@@ -40,8 +40,8 @@ use parking_lot::Mutex;
 
 use crate::catalog::{Body, Catalog};
 use crate::coordinator::{Beginning, CheckpointEnds, Coordinator, Request};
-pub use crate::durable::Storage;
 use crate::durable::{Appender, Checkpointer, Deletes, Durable, History, Statuses};
+pub use crate::durable::{Backup, KEY_NAME, Storage, backup, restore};
 
 /// How long the end of the engine waits for its workers.
 const WORKERS_END_MAX: Duration = Duration::from_secs(2);

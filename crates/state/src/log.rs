@@ -20,6 +20,7 @@ mod folder;
 mod object;
 mod segment;
 mod shared;
+mod visitor;
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 pub use file::{FileLog, LogSizes, TornTail};
 pub use folder::{DiskFolder, LogFile, LogFolder};
 pub use object::ObjectLog;
+pub(crate) use visitor::LogVisitor;
 
 /// Partition → next offset, for each source.
 pub type Offsets = BTreeMap<u64, BTreeMap<i32, i64>>;

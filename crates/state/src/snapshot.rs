@@ -90,14 +90,6 @@ impl Snapshot {
             snapshot: self.clone(),
         })
     }
-
-    pub(crate) fn manifest(&self) -> &Arc<Manifest> {
-        &self.manifest
-    }
-
-    pub(crate) fn owner(&self) -> &Checkpoints {
-        &self.owner
-    }
 }
 
 impl Drop for Snapshot {

@@ -10,6 +10,7 @@
 //! Secrets are sealed before they get there, see [`seal`].
 
 mod appender;
+mod backup;
 mod bad_rows;
 mod checkpoint;
 mod definition;
@@ -26,6 +27,7 @@ use ruslo_repr::{Error, ErrorKind, Result};
 use ruslo_state::{Checkpoints, Opened, Options, Store};
 
 pub(crate) use appender::{Appender, LogEvent, TimeRecord};
+pub use backup::{Backup, KEY_NAME, backup, restore};
 pub(crate) use checkpoint::{CheckpointEvent, Checkpointer, Cut, Part, object_of};
 pub(crate) use definition::{Change, Definition, Image, SourceStart};
 pub(crate) use history::{Bound, History};

@@ -26,7 +26,7 @@ use crate::Time;
 use crate::error::{Error, Result};
 use crate::store::{Listed, Store};
 
-const FOLDER: &str = "log";
+pub(super) const FOLDER: &str = "log";
 /// Requests under way at once.
 const CONCURRENCY: usize = 16;
 /// A fence is smaller than this; larger objects below a gap are left-overs.
@@ -168,16 +168,30 @@ fn split(listed: Vec<Listed>) -> (Vec<Numbered>, Vec<Numbered>) {
     (stale, live)
 }
 
+/// The objects that make up the log now.
+pub(super) async fn numbers(store: &Store) -> Result<Vec<u64>> {
+    let (_, live) = split(store.list(FOLDER).await?);
+    Ok(live.into_iter().map(|(number, _)| number).collect())
+}
+
 async fn load(store: Store, number: u64) -> Result<(Segment, u64)> {
+    let missing = || Error::Corrupt(format!("{} is missing", store.locate(&path(number))));
+    load_if_there(&store, number).await?.ok_or_else(missing)
+}
+
+/// An object and its size; None if it is not there.
+pub(super) async fn load_if_there(store: &Store, number: u64) -> Result<Option<(Segment, u64)>> {
     let path = path(number);
     let place = store.locate(&path);
-    let bytes = store.get(&path).await?;
+    let Some(bytes) = store.get_if_there(&path).await? else {
+        return Ok(None);
+    };
     let segment = Segment::decode(&place, &bytes)?;
     let whole = segment.valid_bytes == bytes.len() && segment.frames.len() == 1;
     if !whole || segment.first_sequence() != number {
         return Err(Error::Corrupt(format!("{place} is not a whole log object")));
     }
-    Ok((segment, bytes.len() as u64))
+    Ok(Some((segment, bytes.len() as u64)))
 }
 
 #[async_trait]
