@@ -19,7 +19,7 @@ use crate::Time;
 use crate::checkpoint::{RUNS, newest_number, read_manifest};
 use crate::error::{Error, Result};
 use crate::lock::FolderLock;
-use crate::log::{BindingLog, DiskFolder, FileLog, LogFolder, LogReader, LogSizes, LogVisitor};
+use crate::log::{BindingLog, DiskFolder, FileLog, LogFolder, LogSizes, LogVisitor};
 use crate::log::{ObjectLog, Record};
 use crate::manifest::{self, Manifest};
 use crate::run::{Run, RunReader};
@@ -162,7 +162,7 @@ impl Copy<'_> {
     }
 
     /// The last time in the log, and how many records it has.
-    async fn copy_log(&self, manifest: &Manifest, tail: &mut dyn LogReader) -> Result<(Time, u64)> {
+    async fn copy_log(&self, manifest: &Manifest, tail: &mut LogVisitor) -> Result<(Time, u64)> {
         let mut log: Box<dyn BindingLog> = match self.to.folder_path() {
             None => Box::new(ObjectLog::create(self.to, manifest.time, manifest.writer).await?),
             Some(path) => {

@@ -44,7 +44,7 @@ pub use checkpoint::{Checkpoint, Checkpoints, Sizes};
 pub use collection::{Collection, DIFF, Kind, SUM_TYPE};
 pub use error::{Error, Result};
 pub use log::{BindingLog, Entry, LogReader, LogSizes, Offsets, Record, TornTail};
-pub use open::{Opened, Options, open, open_with_folder};
+pub use open::{Glance, Opened, Options, glance, open, open_with_folder};
 pub use snapshot::{CollectionStatus, Scan, Snapshot};
 pub use store::Store;
 

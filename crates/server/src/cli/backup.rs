@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use ruslo_engine::{Backup, Error};
+use ruslo_engine::Backup;
 use ruslo_repr::text::write_timestamp;
 
 use super::settings::PlaceArgs;
@@ -46,8 +46,7 @@ pub(super) struct RestoreArgs {
 pub(super) async fn backup(args: BackupArgs) -> Result<()> {
     let (url, key_file) = args.place.place()?;
     let key = args.with_key.then_some(key_file.as_path());
-    let done = ruslo_engine::backup(&url, &args.to, key).await;
-    let done = done.map_err(with_hint)?;
+    let done = ruslo_engine::backup(&url, &args.to, key).await?;
     println!(
         "{}",
         described(&format!("backed up {url} to {}", args.to), &done)
@@ -68,8 +67,7 @@ pub(super) async fn backup(args: BackupArgs) -> Result<()> {
 
 pub(super) async fn restore(args: RestoreArgs) -> Result<()> {
     let (url, key_file) = args.place.place()?;
-    let done = ruslo_engine::restore(&args.from, &url, &key_file).await;
-    let done = done.map_err(with_hint)?;
+    let done = ruslo_engine::restore(&args.from, &url, &key_file).await?;
     println!(
         "{}",
         described(&format!("restored {url} from {}", args.from), &done)
@@ -103,11 +101,4 @@ fn described(what: &str, done: &Backup) -> String {
         copied.records
     );
     text
-}
-
-fn with_hint(error: Error) -> anyhow::Error {
-    match &error.hint {
-        Some(hint) => anyhow::anyhow!("{error}\n{hint}"),
-        None => anyhow::anyhow!("{error}"),
-    }
 }

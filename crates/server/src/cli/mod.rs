@@ -67,6 +67,15 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ruslo: {error:#}");
+            let known = error
+                .chain()
+                .find_map(|e| e.downcast_ref::<ruslo_engine::Error>());
+            let known = known.map(|error| [("DETAIL", &error.detail), ("HINT", &error.hint)]);
+            for (label, text) in known.into_iter().flatten() {
+                if let Some(text) = text {
+                    eprintln!("{label}: {text}");
+                }
+            }
             ExitCode::FAILURE
         }
     }

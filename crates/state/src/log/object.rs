@@ -262,6 +262,7 @@ impl BindingLog for ObjectLog {
             hold: self.segments.hold_after(time),
             after: time,
             records: VecDeque::new(),
+            last: 0,
         })
     }
 
@@ -278,15 +279,18 @@ struct ObjectReader {
     store: Arc<Store>,
     hold: Hold,
     after: Time,
-    /// Of the objects that were read last.
-    records: VecDeque<Record>,
+    /// Of the objects that were read last, with their numbers.
+    records: VecDeque<(u64, Record)>,
+    /// The number of the object of the last record.
+    last: u64,
 }
 
 #[async_trait]
 impl LogReader for ObjectReader {
     async fn next(&mut self) -> Result<Option<Record>> {
         loop {
-            if let Some(record) = self.records.pop_front() {
+            if let Some((number, record)) = self.records.pop_front() {
+                self.last = number;
                 return Ok(Some(record));
             }
             let count = self.hold.needed.len().min(CONCURRENCY);
@@ -296,12 +300,16 @@ impl LogReader for ObjectReader {
             let infos = self.hold.needed.drain(..count);
             let loads = infos.map(|info| load((*self.store).clone(), info.first_sequence));
             for (segment, _) in futures::future::try_join_all(loads).await? {
+                let (number, after) = (segment.first_sequence(), self.after);
                 let records = segment.frames.into_iter().flat_map(|frame| frame.records);
-                let after = self.after;
-                self.records
-                    .extend(records.filter(|record| record.time > after));
+                let records = records.filter(|record| record.time > after);
+                self.records.extend(records.map(|record| (number, record)));
             }
         }
+    }
+
+    fn place(&self) -> String {
+        self.store.locate(&path(self.last))
     }
 }
 

@@ -9,13 +9,11 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
+use super::Record;
 use super::file::missing;
 use super::folder::LogFolder;
 use super::object;
-use super::segment::{Segment, segment_name, segment_number};
-use super::{LogReader, Record};
+use super::segment::{HEADER_BYTES, Segment, segment_name, segment_number};
 use crate::Time;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -43,17 +41,7 @@ impl LogVisitor {
         folder: Option<Arc<dyn LogFolder>>,
         start: Time,
     ) -> Result<LogVisitor> {
-        let numbers = match &folder {
-            None => object::numbers(store).await?,
-            Some(folder) => {
-                let failed = |e| Error::io(&format!("listing the log in {}", folder.name()), &e);
-                let names = folder.list().map_err(failed)?;
-                let mut numbers: Vec<u64> =
-                    names.iter().filter_map(|n| segment_number(n)).collect();
-                numbers.sort_unstable();
-                numbers
-            }
-        };
+        let numbers = numbers(store, folder.as_deref()).await?;
         let visitor = LogVisitor {
             store: store.clone(),
             folder,
@@ -74,6 +62,14 @@ impl LogVisitor {
             None => self.store.locate(object::FOLDER),
         };
         missing(&place, self.start, found)
+    }
+
+    /// The next record; None at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Record>> {
+        while self.records.is_empty() && !self.numbers.is_empty() {
+            self.load().await?;
+        }
+        Ok(self.records.pop_front())
     }
 
     async fn load(&mut self) -> Result<()> {
@@ -140,6 +136,35 @@ impl LogVisitor {
     }
 }
 
+/// The segments that make up the log now, by number.
+async fn numbers(store: &Store, folder: Option<&dyn LogFolder>) -> Result<Vec<u64>> {
+    let Some(folder) = folder else {
+        return object::numbers(store).await;
+    };
+    let failed = |e| Error::io(&format!("listing the log in {}", folder.name()), &e);
+    let names = folder.list().map_err(failed)?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|n| segment_number(n)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Fails if the newest segment is of a version that this program does not read.
+pub(crate) async fn check_version(store: &Store, folder: Option<&dyn LogFolder>) -> Result<()> {
+    let Some(last) = numbers(store, folder).await?.pop() else {
+        return Ok(());
+    };
+    let Some(folder) = folder else {
+        return object::load_if_there(store, last).await.map(drop);
+    };
+    let place = format!("{}/{}", folder.name(), segment_name(last));
+    match folder.read(&segment_name(last)) {
+        Ok(bytes) => Segment::decode(&place, &bytes[..bytes.len().min(HEADER_BYTES)]).map(drop),
+        // It is being replaced.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(&format!("reading {place}"), &error)),
+    }
+}
+
 /// A segment whose end may be being written, if it is the last one; None if it is gone.
 fn read_file(folder: &dyn LogFolder, number: u64, last: bool) -> Result<Option<Segment>> {
     let name = segment_name(number);
@@ -156,15 +181,5 @@ fn read_file(folder: &dyn LogFolder, number: u64, last: bool) -> Result<Option<S
         false => Err(Error::Corrupt(format!(
             "{place}: the end is broken, and segments follow"
         ))),
-    }
-}
-
-#[async_trait]
-impl LogReader for LogVisitor {
-    async fn next(&mut self) -> Result<Option<Record>> {
-        while self.records.is_empty() && !self.numbers.is_empty() {
-            self.load().await?;
-        }
-        Ok(self.records.pop_front())
     }
 }
