@@ -304,8 +304,9 @@ impl FileLog {
             return Err(Error::Reopen(broken.clone()));
         }
         let last = self.segments.last();
-        let full = last.is_some_and(|s| s.bytes >= self.sizes.segment_bytes_min);
-        if full && self.last_time < time {
+        // Also if it has records that are still needed: under load there always are some, and the
+        // segment would never end. The truncation after this one frees it.
+        if last.is_some_and(|last| last.bytes >= self.sizes.segment_bytes_min) {
             self.start_segment()?;
         }
         for segment in self.segments.retire(time) {
