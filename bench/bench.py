@@ -24,10 +24,7 @@ FRESHNESS_SECONDS = int(os.environ.get("BENCH_FRESHNESS_SECONDS", 20))
 FRESHNESS_RATE = 10_000
 IDLE_SECONDS = 10
 PARTITIONS = 2
-# Rows of a table that are updated a part at a time, and how often each is.
-DISK_ROWS = 200_000
-DISK_STEPS = 20
-DISK_ROUNDS = 20
+DISK_GROUPS = 200_000
 CHECKPOINT_GROUPS = 1_000_000
 GROUPS = {"10k": 10_000, "1m": 1_000_000}
 
@@ -75,7 +72,7 @@ def figures(line: str) -> dict[str, float]:
 
 def runs(server: Ruslo) -> dict[str, int]:
     """The files of the collections and their bytes."""
-    return {path.name: path.stat().st_size for path in (server.data / "runs").iterdir()}
+    return {path.name: path.stat().st_size for path in server.data.glob("runs/*.arrow")}
 
 
 def disk_bytes(server: Ruslo) -> int:
@@ -253,23 +250,29 @@ class Bench:
         return figures(line)
 
     def disk(self) -> dict:
-        """Bytes on disk under endless updates of one table, and what a checkpoint writes."""
-        note(f"updating {DISK_ROWS:,} rows {DISK_ROUNDS} times over")
+        """Bytes on disk while all groups change over and over, and what a checkpoint writes."""
+        note(f"{EVENTS:,} updates of {DISK_GROUPS:,} groups")
+        topic = self.kafka.create_topic("disk", PARTITIONS)
         with self.server() as server, server.connect() as connection:
-            connection.execute("CREATE TABLE t (id int PRIMARY KEY, v int, text varchar)")
-            connection.execute(
-                "INSERT INTO t SELECT i, 0, md5(i::varchar) || md5((i + 1)::varchar)"
-                f" FROM generate_series(1, {DISK_ROWS}) AS g(i)"
-            )
-            self.wait_for_rest(server)
-            live = sum(runs(server).values())
+            self.create_source(connection, topic)
+            self.create_view(connection, "user")
+            target = os.environ.get("CARGO_TARGET_DIR", cache_dir() / "target")
+            filling = subprocess.Popen(
+                [f"{target}/release/fill", "groups", self.kafka.address(), topic, str(EVENTS),
+                 str(DISK_GROUPS)]
+            )  # fmt: skip
             samples = []
-            for number in range(DISK_ROUNDS * DISK_STEPS):
-                step = number % DISK_STEPS
-                connection.execute(f"UPDATE t SET v = v + 1 WHERE id % {DISK_STEPS} = {step}")
+            read = "SELECT rows FROM ruslo.sources"
+            while filling.poll() is None or connection.execute(read).fetchone()[0] < EVENTS:
                 samples.append(disk_bytes(server))
+                time.sleep(0.02)
+            assert filling.returncode == 0
             self.wait_for_rest(server)
-            found = {"peak_over_live": max(samples) / live, "end_over_live": disk_bytes(server) / live}
+            samples.append(disk_bytes(server))
+            # The groups are all known early: what was merged last is the live state.
+            live = max(runs(server).values())
+            found = {"peak_over_live": max(samples) / live, "end_over_live": samples[-1] / live}
+        self.kafka.delete_topic(topic)
         note(f"checkpoints of {CHECKPOINT_GROUPS:,} groups")
         topic = self.kafka.create_topic("checkpoints", PARTITIONS)
         with self.server() as server, server.connect() as connection:
@@ -336,7 +339,7 @@ class Bench:
             f" {groups['1m']['disk_mb']:.0f} MB on disk"
         )
         print(
-            f"disk over live state, each of {DISK_ROWS:,} rows updated {DISK_ROUNDS} times: at most"
+            f"disk over live state, {DISK_GROUPS:,} groups that all change: at most"
             f" {disk['peak_over_live']:.2f}, at the end {disk['end_over_live']:.2f}"
         )
         print(
