@@ -24,6 +24,8 @@ FRESHNESS_SECONDS = int(os.environ.get("BENCH_FRESHNESS_SECONDS", 20))
 FRESHNESS_RATE = 10_000
 IDLE_SECONDS = 10
 PARTITIONS = 2
+DISK_GROUPS = 200_000
+CHECKPOINT_GROUPS = 1_000_000
 GROUPS = {"10k": 10_000, "1m": 1_000_000}
 
 # The client's settings, the same for all three. They are Ruslo's own defaults, written out.
@@ -68,6 +70,22 @@ def figures(line: str) -> dict[str, float]:
     return {key: float(value) for key, value in (part.split("=") for part in line.split())}
 
 
+def runs(server: Ruslo) -> dict[str, int]:
+    """The files of the collections and their bytes."""
+    return {path.name: path.stat().st_size for path in server.data.glob("runs/*.arrow")}
+
+
+def disk_bytes(server: Ruslo) -> int:
+    """All that the data folder takes; files may go meanwhile."""
+    total = 0
+    for path in server.data.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            pass
+    return total
+
+
 class Bench:
     def __init__(self, directory: pathlib.Path, kafka: Kafka, redis: Redis):
         self.directory = directory
@@ -100,9 +118,10 @@ class Bench:
             self.kafka.delete_topic(topic)
         groups = {name: self.groups(name, users) for name, users in GROUPS.items()}
         freshness = self.freshness()
+        disk = self.disk()
         idle = self.idle()
         middle = {name: medians(several) for name, several in runs.items()}
-        self.report(middle, groups, freshness, idle)
+        self.report(middle, groups, freshness, disk, idle)
 
     def hand_written(self, name: str, topic: str, *options: str) -> list:
         settings = [f"{key}={value}" for key, value in CLIENT.items()]
@@ -201,16 +220,9 @@ class Bench:
 
     def restart(self, server: Ruslo, query: str) -> dict:
         """Kills a server and times the next one until its first right answer."""
-        # Long enough for a checkpoint of everything.
-        wait_until(
-            lambda: server.value("SELECT sum(changes) FROM ruslo.checkpoints WHERE time > now()"
-                                 " - interval '2 seconds'") in (0, None),
-            60,
-            "the last checkpoint",
-        )
+        self.wait_for_rest(server)
         steady = server.memory_mb()
-        files = (path for path in server.data.rglob("*") if path.is_file())
-        disk_mb = sum(path.stat().st_size for path in files) / 2**20
+        disk_mb = disk_bytes(server) / 2**20
         server.kill()
         began = time.monotonic()
         server.start(wait=False)
@@ -237,13 +249,70 @@ class Bench:
             )  # fmt: skip
         return figures(line)
 
+    def disk(self) -> dict:
+        """Bytes on disk while all groups change over and over, and what a checkpoint writes."""
+        note(f"{EVENTS:,} updates of {DISK_GROUPS:,} groups")
+        topic = self.kafka.create_topic("disk", PARTITIONS)
+        with self.server() as server, server.connect() as connection:
+            self.create_source(connection, topic)
+            self.create_view(connection, "user")
+            target = os.environ.get("CARGO_TARGET_DIR", cache_dir() / "target")
+            filling = subprocess.Popen(
+                [f"{target}/release/fill", "groups", self.kafka.address(), topic, str(EVENTS),
+                 str(DISK_GROUPS)]
+            )  # fmt: skip
+            samples = []
+            read = "SELECT rows FROM ruslo.sources"
+            while filling.poll() is None or connection.execute(read).fetchone()[0] < EVENTS:
+                samples.append(disk_bytes(server))
+                time.sleep(0.02)
+            assert filling.returncode == 0
+            self.wait_for_rest(server)
+            samples.append(disk_bytes(server))
+            # The groups are all known early: what was merged last is the live state.
+            live = max(runs(server).values())
+            found = {"peak_over_live": max(samples) / live, "end_over_live": samples[-1] / live}
+        self.kafka.delete_topic(topic)
+        note(f"checkpoints of {CHECKPOINT_GROUPS:,} groups")
+        topic = self.kafka.create_topic("checkpoints", PARTITIONS)
+        with self.server() as server, server.connect() as connection:
+            self.create_source(connection, topic)
+            self.create_view(connection, "user")
+            written, read = [], 0
+            # The second time about one group in a hundred changes.
+            for events in (CHECKPOINT_GROUPS, CHECKPOINT_GROUPS // 100):
+                before = runs(server)
+                program(
+                    "fill", "groups", self.kafka.address(), topic, str(events),
+                    str(CHECKPOINT_GROUPS),
+                )  # fmt: skip
+                read += events
+                query = "SELECT coalesce(sum(count), 0)::bigint FROM v"
+                wait_until(lambda read=read: server.value(query) == read, 300, query)
+                self.wait_for_rest(server)
+                after = runs(server)
+                changed = min(events, server.value("SELECT count(*) FROM v"))
+                written.append(sum(after[name] for name in after.keys() - before.keys()) / changed)
+            found["bytes_per_row_all"], found["bytes_per_row_1_percent"] = written
+        self.kafka.delete_topic(topic)
+        return found
+
+    def wait_for_rest(self, server: Ruslo):
+        """Waits until nothing has changed since the last checkpoint."""
+        recent = (
+            "SELECT sum(changes) FROM ruslo.checkpoints"
+            " WHERE time > now() - interval '2 seconds'"
+        )
+        time.sleep(2)
+        wait_until(lambda: server.value(recent) in (0, None), 60, "the last checkpoint")
+
     def idle(self) -> float:
         with self.server() as server:
             before = server.cpu_seconds()
             time.sleep(IDLE_SECONDS)
             return 100 * (server.cpu_seconds() - before) / IDLE_SECONDS
 
-    def report(self, runs: dict, groups: dict, freshness: dict, idle: float):
+    def report(self, runs: dict, groups: dict, freshness: dict, disk: dict, idle: float):
         rows = {
             "(a) raw consume": runs["a"],
             "(b) hand-written count": runs["b"],
@@ -267,7 +336,16 @@ class Bench:
         )
         print(
             f"restart with 1 M groups: {groups['1m']['restart_s']:.2f} s to the first right answer,"
-            f" {groups['1m']['disk_mb']:.0f} MB on disk\n"
+            f" {groups['1m']['disk_mb']:.0f} MB on disk"
+        )
+        print(
+            f"disk over live state, {DISK_GROUPS:,} groups that all change: at most"
+            f" {disk['peak_over_live']:.2f}, at the end {disk['end_over_live']:.2f}"
+        )
+        print(
+            f"checkpoints write {disk['bytes_per_row_all']:.1f} bytes a group while"
+            f" {CHECKPOINT_GROUPS:,} come, {disk['bytes_per_row_1_percent']:.1f} a group when 1 %"
+            " of them change\n"
         )
 
         def faster(one: str, other: str, what: str) -> float:
@@ -288,6 +366,10 @@ class Bench:
             "restart_1m_groups_s": groups["1m"]["restart_s"],
             "restart_peak_over_steady": groups["1m"]["restart_peak_over_steady"],
             "disk_1m_groups_mb": groups["1m"]["disk_mb"],
+            "disk_over_live": disk["peak_over_live"],
+            "disk_over_live_end": disk["end_over_live"],
+            "checkpoint_bytes_per_row": disk["bytes_per_row_all"],
+            "checkpoint_bytes_per_changed_row": disk["bytes_per_row_1_percent"],
         }
         straw_man = last["b_over_a_wall"] < HAND_WRITTEN_MIN
         if straw_man:

@@ -311,6 +311,34 @@ def test_sigterm_keeps_everything(ruslo, kafka, topic, source):
     assert ruslo.rows(SELECT) == [(2000,)]
 
 
+def test_the_end_is_a_checkpoint_although_redis_is_away(start_ruslo, redis):
+    """What a sink waits for must not take the time that the checkpoint needs."""
+    ruslo = start_ruslo(arguments=("serve", "--checkpoint-interval-ms", "3600000"))
+    ruslo.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM t",
+        "CREATE SINK k FROM m WITH (connector='redis', primary_key='id',"
+        f" redis.url='{redis.url}') FORMAT UPSERT ENCODE TEMPLATE"
+        " (key_format='{id}', value_format='{v}')",
+        "INSERT INTO t VALUES (1, 1)",
+    )
+    wait_until(lambda: redis.contents() == {"1": "1"})
+    redis.stop()
+    # The first is being tried, the others wait behind it.
+    for id in range(2, 1001, 333):
+        ruslo.execute(f"INSERT INTO t SELECT i, i FROM generate_series({id}, {id + 332}) AS g(i)")
+    wait_until(lambda: ruslo.value("SELECT waiting FROM ruslo.sinks") > 0)
+    assert ruslo.stop() == 0
+    assert "not through in time" not in ruslo.log()
+    newest = max((ruslo.data / "manifests").iterdir())
+    stored = json.loads(newest.read_text())["body"]["collections"]
+    (table,) = (entry for entry in stored if entry["name"] == "t: rows")
+    assert sum(run["rows"] for run in table["runs"]) == 1000
+    redis.start()
+    ruslo.start()
+    wait_until(lambda: len(redis.contents()) == 1000, 30, "Redis equal to the view")
+
+
 def test_broken_files_are_named(start_ruslo):
     ruslo = start_ruslo()
     ruslo.execute("CREATE TABLE t (a int)")

@@ -38,6 +38,7 @@ class Ruslo(Server):
         arguments: tuple[str, ...] = ("serve",),
         store: str | None = None,
         prefix: tuple[str, ...] = (),
+        data: pathlib.Path | None = None,
     ):
         super().__init__(directory)
         self.port = free_port()
@@ -46,7 +47,7 @@ class Ruslo(Server):
         self.profile = profile
         self.env = env or {}
         self.arguments = arguments
-        self.data = directory / "data"
+        self.data = data or directory / "data"
         self.store = store
         # Goes before the command.
         self.prefix = prefix

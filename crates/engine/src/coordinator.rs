@@ -440,6 +440,9 @@ impl State {
                 self.offsets.entry(source).or_default().extend(offsets);
             }
             for change in &closing.changes {
+                if let Change::Drop(ids) = change {
+                    self.leave_out(ids);
+                }
                 self.image.apply(change);
             }
             for view in closing.views {

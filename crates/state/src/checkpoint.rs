@@ -34,7 +34,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use pins::Pins;
 
-pub(crate) use publish::RUNS;
+pub(crate) use publish::{RUNS, newest_number, read as read_manifest};
 pub use write::Checkpoint;
 
 /// Sizes that are worth choosing in tests alone.

@@ -16,8 +16,8 @@
 //! bytes.
 //!
 //! Invariants:
-//! - A manifest names only files that are durable; files go only when no manifest, no reader and
-//!   no backup needs them.
+//! - A manifest names only files that are durable; files go only when no manifest and no reader of
+//!   this process needs them. A [`copy`] made by another process must expect them to go.
 //! - Two writers never both go on: each opening takes a manifest's number and, in a bucket, a
 //!   number of the log that the writer before would use next.
 //! - Every byte is checked before it is used. What is broken is an error that names the file.
@@ -39,11 +39,12 @@ mod snapshot;
 mod store;
 mod tiers;
 
+pub use backup::{Copied, copy, copy_with_folder};
 pub use checkpoint::{Checkpoint, Checkpoints, Sizes};
 pub use collection::{Collection, DIFF, Kind, SUM_TYPE};
 pub use error::{Error, Result};
 pub use log::{BindingLog, Entry, LogReader, LogSizes, Offsets, Record, TornTail};
-pub use open::{Opened, Options, open, open_with_folder};
+pub use open::{Glance, Opened, Options, glance, open, open_with_folder};
 pub use snapshot::{CollectionStatus, Scan, Snapshot};
 pub use store::Store;
 

@@ -20,6 +20,7 @@ mod folder;
 mod object;
 mod segment;
 mod shared;
+mod visitor;
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 pub use file::{FileLog, LogSizes, TornTail};
 pub use folder::{DiskFolder, LogFile, LogFolder};
 pub use object::ObjectLog;
+pub(crate) use visitor::{LogVisitor, check_version};
 
 /// Partition → next offset, for each source.
 pub type Offsets = BTreeMap<u64, BTreeMap<i32, i64>>;
@@ -86,6 +88,9 @@ pub trait BindingLog: Send {
 pub trait LogReader: Send {
     /// The next record; None at the end. After an error there is nothing more to read.
     async fn next(&mut self) -> Result<Option<Record>>;
+
+    /// The file or object that the last record came from.
+    fn place(&self) -> String;
 }
 
 /// Fails unless the times of `records` grow from after `last`.

@@ -154,12 +154,9 @@ fn refuse_other_versions(place: &str, bytes: &[u8]) -> Result<()> {
     let version = serde_json::from_slice::<Value>(bytes).ok();
     let version = version.and_then(|value| value.get("ruslo_manifest")?.as_u64());
     match version {
-        Some(version) if version != u64::from(FORMAT_VERSION) => {
-            Err(Error::UnsupportedVersion(format!(
-                "{place} has format version {version}; this program reads {FORMAT_VERSION}: use \
-                 the version that wrote it"
-            )))
-        }
+        Some(version) if version != u64::from(FORMAT_VERSION) => Err(Error::UnsupportedVersion(
+            format!("{place} has format version {version}; this program reads {FORMAT_VERSION}"),
+        )),
         _ => Ok(()),
     }
 }

@@ -8,13 +8,17 @@
 //!
 //! Only then is the log read, so nothing can be acknowledged by anybody that is not seen here.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{Checkpoints, Claim, Sizes};
+use serde_json::Value;
+
+use crate::checkpoint::{Checkpoints, Claim, Sizes, newest_number, read_manifest};
 use crate::error::{Error, Result};
 use crate::lock::FolderLock;
-use crate::log::TornTail;
+use crate::log::{self, TornTail};
 use crate::log::{BindingLog, DiskFolder, FileLog, LogFolder, LogReader, LogSizes, ObjectLog};
+use crate::manifest;
 use crate::sim::Plant;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -72,9 +76,12 @@ pub async fn open(store: &Store, options: Options) -> Result<Opened> {
     };
     let lock = Arc::new(FolderLock::take(path)?);
     let path = path.join(LOG);
-    let folder = DiskFolder::new(&path)
-        .map_err(|error| Error::io(&format!("creating {}", path.display()), &error))?;
+    let folder = open_folder(&path)?;
     open_with(store, Some(Arc::new(folder)), Some(lock), options).await
+}
+
+fn open_folder(path: &Path) -> Result<DiskFolder> {
+    DiskFolder::new(path).map_err(|e| Error::io(&format!("creating {}", path.display()), &e))
 }
 
 /// Opens a store whose log is in a folder of its own kind, as a simulation needs it.
@@ -84,6 +91,40 @@ pub async fn open_with_folder(
     options: Options,
 ) -> Result<Opened> {
     open_with(store, Some(folder), None, options).await
+}
+
+/// What can be told of a store without taking it over.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    /// The newest manifest, as a user knows it.
+    pub place: String,
+    /// What the last checkpoint has beside the collections.
+    pub metadata: Value,
+}
+
+/// Looks at a store before it is opened, so that a program which is too old for it changes nothing
+/// and ends no server that is not. None if the store is empty, or a server is just writing what
+/// was to be looked at: opening it tells more.
+pub async fn glance(store: &Store) -> Result<Option<Glance>> {
+    let looked = async {
+        let Some(number) = newest_number(store).await? else {
+            return Ok(None);
+        };
+        let manifest = read_manifest(store, number).await?;
+        let folder = store.folder_path().map(|path| path.join(LOG));
+        match folder.filter(|path| path.is_dir()) {
+            Some(path) => log::check_version(store, Some(&open_folder(&path)?)).await?,
+            None => log::check_version(store, None).await?,
+        }
+        Ok(Some(Glance {
+            place: store.locate(&manifest::path(number)),
+            metadata: manifest.metadata,
+        }))
+    };
+    match looked.await {
+        Err(Error::Corrupt(_)) => Ok(None),
+        looked => looked,
+    }
 }
 
 async fn open_with(

@@ -11,7 +11,7 @@ use crate::Time;
 use crate::checkpoint::Checkpoints;
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::run::{Run, RunReader};
 
 /// Bytes that one request of a scan brings, about.
@@ -48,6 +48,12 @@ impl Snapshot {
     /// The number of the manifest.
     pub fn number(&self) -> u64 {
         self.manifest.number
+    }
+
+    /// The manifest, as a user knows it.
+    pub fn place(&self) -> String {
+        let path = manifest::path(self.manifest.number);
+        self.owner.store().locate(&path)
     }
 
     /// The checkpoint's time; 0 if there never was one.
@@ -89,14 +95,6 @@ impl Snapshot {
             reader: None,
             snapshot: self.clone(),
         })
-    }
-
-    pub(crate) fn manifest(&self) -> &Arc<Manifest> {
-        &self.manifest
-    }
-
-    pub(crate) fn owner(&self) -> &Checkpoints {
-        &self.owner
     }
 }
 

@@ -28,6 +28,9 @@ const RETRY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// Bytes of one part of a large upload; S3 asks for 5 MiB at least.
 const PART_BYTES: usize = 8 << 20;
 
+/// What may be in a folder beside a store.
+const BESIDE: [&str; 2] = ["lock", "secret.key"];
+
 /// A place for durable state. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -144,6 +147,35 @@ impl Store {
         })
     }
 
+    /// Something that is there, but for what a folder may have beside a store: its lock and a key.
+    pub(crate) async fn any_content(&self) -> Result<Option<String>> {
+        let Some(folder) = &self.folder else {
+            let first = self.objects.list(None).try_next().await;
+            let first = first.map_err(|error| self.fail("listing", "", &error))?;
+            return Ok(first.map(|meta| meta.location.to_string()));
+        };
+        let failed = |error| Error::io(&format!("listing {}", self.name), &error);
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if !BESIDE.iter().any(|beside| name == *beside) {
+                return Ok(Some(name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether `inner` is this store or within it.
+    pub(crate) fn contains(&self, inner: &Store) -> bool {
+        match (&self.folder, &inner.folder) {
+            (Some(outer), Some(inner)) => inner.starts_with(outer),
+            (None, None) => {
+                let rest = inner.name.strip_prefix(self.name.trim_end_matches('/'));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            _ => false,
+        }
+    }
+
     /// The folder of a local store.
     pub fn folder_path(&self) -> Option<&FsPath> {
         self.folder.as_deref()
@@ -190,7 +222,8 @@ impl Store {
         found.ok_or_else(|| Error::Corrupt(format!("{} is missing", self.locate(path))))
     }
 
-    async fn get_if_there(&self, path: &str) -> Result<Option<Bytes>> {
+    /// None if it is not there.
+    pub(crate) async fn get_if_there(&self, path: &str) -> Result<Option<Bytes>> {
         let got = async { self.objects.get(&Path::from(path)).await?.bytes().await };
         match got.await {
             Ok(bytes) => Ok(Some(bytes)),

@@ -70,6 +70,15 @@ impl State {
         }
     }
 
+    /// Keeps what was dropped out of checkpoints from now on. The workers hear of it a little later;
+    /// a checkpoint in between would keep its state until something else changes.
+    pub(super) fn leave_out(&mut self, dropped: &[u64]) {
+        let definitions = dropped.iter().filter_map(|id| self.image.objects.get(id));
+        let views = definitions.filter_map(|definition| definition.view);
+        let gone: Vec<u64> = views.chain(dropped.iter().copied()).collect();
+        self.arranged.retain(|id| !gone.contains(&id.0));
+    }
+
     pub(super) fn drop_objects(&mut self, ids: Vec<ObjectId>) {
         for id in ids {
             self.sinks.remove(&id);

@@ -106,8 +106,10 @@ impl Metadata {
 
     /// The catalog. Ids that have state here count as given out, also if the crash came before
     /// their objects were in the catalog: nobody must find somebody else's state.
-    pub(crate) fn image(&self) -> Result<Image> {
-        let mut image = Image::from_json(&self.catalog)?;
+    ///
+    /// `place` is the manifest it is from.
+    pub(crate) fn image(&self, place: &str) -> Result<Image> {
+        let mut image = Image::from_json(place, &self.catalog)?;
         let last = self.objects.iter().max().copied().unwrap_or(0);
         image.next_id = image.next_id.max(last + 1);
         Ok(image)

@@ -10,6 +10,7 @@ use ruslo_repr::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::OTHER_VERSION;
 use crate::catalog::DEFAULT_SCHEMA;
 
 /// The version of what is stored here. Other versions are refused.
@@ -60,8 +61,8 @@ impl Change {
         versioned(self)
     }
 
-    pub(crate) fn from_json(value: &Value) -> Result<Change> {
-        from_versioned(value)
+    pub(crate) fn from_json(place: &str, value: &Value) -> Result<Change> {
+        from_versioned(place, value)
     }
 }
 
@@ -112,8 +113,8 @@ impl Image {
         versioned(self)
     }
 
-    pub(crate) fn from_json(value: &Value) -> Result<Image> {
-        from_versioned(value)
+    pub(crate) fn from_json(place: &str, value: &Value) -> Result<Image> {
+        from_versioned(place, value)
     }
 }
 
@@ -132,21 +133,22 @@ fn versioned<T: Serialize>(content: &T) -> Result<Value> {
         .map_err(|error| Error::internal(format!("the catalog cannot be written: {error}")))
 }
 
-fn from_versioned<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T> {
-    let broken = |detail: String| {
-        let message = "the stored catalog cannot be read";
-        Error::new(ErrorKind::InvalidState, message).with_detail(detail)
+/// `place` is the file it is from.
+fn from_versioned<T: for<'de> Deserialize<'de>>(place: &str, value: &Value) -> Result<T> {
+    let broken = |what: String| {
+        let message = format!("{place}: the catalog in it {what}");
+        Error::new(ErrorKind::InvalidState, message)
     };
     match value.get("version").and_then(Value::as_u64) {
         Some(version) if version == u64::from(VERSION) => {}
-        Some(newer) => {
-            let detail = format!("It has version {newer}; this server knows {VERSION}.");
-            return Err(broken(detail).with_hint("Start the version that wrote the data."));
+        Some(other) => {
+            let what = format!("has version {other}; this program reads {VERSION}");
+            return Err(broken(what).with_hint(OTHER_VERSION));
         }
-        None => return Err(broken("It has no version.".to_string())),
+        None => return Err(broken("has no version".to_string())),
     }
-    let read: Versioned<T> =
-        Versioned::deserialize(value).map_err(|error| broken(error.to_string()))?;
+    let read: Versioned<T> = Versioned::deserialize(value)
+        .map_err(|error| broken(format!("cannot be read: {error}")))?;
     Ok(read.catalog)
 }
 
@@ -182,20 +184,22 @@ mod tests {
             Change::Drop(vec![1]),
         ];
         for change in &changes {
-            let read = Change::from_json(&change.to_json().unwrap()).unwrap();
+            let read = Change::from_json("f", &change.to_json().unwrap()).unwrap();
             assert_eq!(&read, change);
             image.apply(change);
         }
         assert_eq!(image.next_id, 10);
         assert_eq!(image.objects.keys().collect::<Vec<_>>(), [&5]);
-        assert_eq!(Image::from_json(&image.to_json().unwrap()).unwrap(), image);
+        let read = Image::from_json("f", &image.to_json().unwrap());
+        assert_eq!(read.unwrap(), image);
     }
 
     #[test]
     fn another_version_is_refused() {
         let mut value = Change::Drop(vec![]).to_json().unwrap();
         value["version"] = 2.into();
-        let error = Change::from_json(&value).unwrap_err();
-        assert!(error.to_string().contains("cannot be read"), "{error}");
+        let error = Change::from_json("7.log", &value).unwrap_err();
+        let expected = "7.log: the catalog in it has version 2; this program reads 1";
+        assert_eq!(error.to_string(), expected);
     }
 }

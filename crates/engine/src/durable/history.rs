@@ -43,7 +43,7 @@ impl History {
         let mut history = History {
             snapshot: snapshot.clone(),
             times: vec![],
-            image: metadata.image()?,
+            image: metadata.image(&snapshot.place())?,
             bound: metadata.bound(),
             metadata,
         };
@@ -65,7 +65,7 @@ impl History {
                     }
                     Entry::Rows { table, updates } => past.rows.push((ObjectId(table), updates)),
                     Entry::Catalog { change } => {
-                        let change = Change::from_json(&change)?;
+                        let change = Change::from_json(&records.place(), &change)?;
                         history.image.apply(&change);
                     }
                 }

@@ -10,6 +10,7 @@
 //! Secrets are sealed before they get there, see [`seal`].
 
 mod appender;
+mod backup;
 mod bad_rows;
 mod checkpoint;
 mod definition;
@@ -26,12 +27,17 @@ use ruslo_repr::{Error, ErrorKind, Result};
 use ruslo_state::{Checkpoints, Opened, Options, Store};
 
 pub(crate) use appender::{Appender, LogEvent, TimeRecord};
+pub use backup::{Backup, KEY_NAME, backup, restore};
+use checkpoint::Metadata;
 pub(crate) use checkpoint::{CheckpointEvent, Checkpointer, Cut, Part, object_of};
 pub(crate) use definition::{Change, Definition, Image, SourceStart};
 pub(crate) use history::{Bound, History};
 pub(crate) use recover::{Deletes, Recovering, is_something_broken, recover};
 pub(crate) use seal::Sealer;
 pub(crate) use status::Statuses;
+
+/// What to do with data of a version that is not ours.
+const OTHER_VERSION: &str = "Start the version that wrote the data, or a newer one.";
 
 /// Where a server keeps what must survive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +70,10 @@ pub(crate) async fn open(
     // First, since it makes the folder readable by its owner alone.
     let sealer = Sealer::open(key_file)?;
     let store = Store::parse(url).map_err(|error| refused(&error))?;
+    let found = ruslo_state::glance(&store).await;
+    if let Some(found) = found.map_err(|error| refused(&error))? {
+        Metadata::read(&found.metadata)?.image(&found.place)?;
+    }
     let opened = ruslo_state::open(&store, Options::new(seal::random_number()?)).await;
     let Opened {
         checkpoints,
@@ -103,10 +113,7 @@ pub(crate) fn refused(error: &ruslo_state::Error) -> Error {
             ErrorKind::InvalidState,
             Some("Restore a backup of the data."),
         ),
-        UnsupportedVersion(_) => (
-            ErrorKind::InvalidState,
-            Some("Start the version that wrote the data, or a newer one."),
-        ),
+        UnsupportedVersion(_) => (ErrorKind::InvalidState, Some(OTHER_VERSION)),
         Reopen(_) => (ErrorKind::External, Some("Start the server again.")),
         InvalidUse(_) => (ErrorKind::InvalidParameter, None),
     };

@@ -3,6 +3,7 @@
 //! A setting is looked for in this order: flag, environment variable (`RUSLO_*`), the TOML file
 //! named by `--config`, the default.
 
+mod backup;
 mod demo;
 mod generate;
 mod run;
@@ -48,6 +49,10 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Start the server, execute a file of SQL statements, keep serving.
     Run(run::RunArgs),
+    /// Copy everything a server keeps to another place, while it runs or not.
+    Backup(backup::BackupArgs),
+    /// Copy a backup to an empty folder or bucket, for a server to start on.
+    Restore(backup::RestoreArgs),
     /// Send made-up events to a Kafka topic.
     Generate(generate::GenerateArgs),
     /// Watch a whole pipeline run: generator, Kafka, views, Redis.
@@ -62,6 +67,15 @@ pub fn main() -> ! {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("ruslo: {error:#}");
+            let known = error
+                .chain()
+                .find_map(|e| e.downcast_ref::<ruslo_engine::Error>());
+            let known = known.map(|error| [("DETAIL", &error.detail), ("HINT", &error.hint)]);
+            for (label, text) in known.into_iter().flatten() {
+                if let Some(text) = text {
+                    eprintln!("{label}: {text}");
+                }
+            }
             1
         }
     };
@@ -88,6 +102,14 @@ fn dispatch(command: Command) -> Result<()> {
             let settings = args.server.settings(false)?;
             start_logging(&settings.log)?;
             run_to_end(run::run(args, settings))
+        }
+        Command::Backup(args) => {
+            start_logging("warn")?;
+            run_to_end(backup::backup(args))
+        }
+        Command::Restore(args) => {
+            start_logging("warn")?;
+            run_to_end(backup::restore(args))
         }
         Command::Generate(args) => {
             start_logging("warn")?;

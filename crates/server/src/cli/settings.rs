@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use ruslo_engine::Storage;
+use anyhow::{Context, Result, bail, ensure};
+use ruslo_engine::{KEY_NAME, Storage};
 use ruslo_memory::Limit;
 use serde::Deserialize;
 
@@ -78,6 +78,43 @@ pub struct ServerArgs {
     /// Folder for state that memory does not hold [default: the data folder, else a temporary one]
     #[arg(long, env = "RUSLO_SPILL_DIR", value_name = "FOLDER")]
     pub spill_dir: Option<PathBuf>,
+}
+
+/// The flags of commands that work on what a server keeps, without starting one.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct PlaceArgs {
+    /// The server's data folder [default: ./ruslo-data]
+    #[arg(long, env = "RUSLO_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+
+    /// The server's store, if it is another place: s3://BUCKET/PREFIX
+    #[arg(long, env = "RUSLO_STORE", value_name = "URL")]
+    pub store: Option<String>,
+
+    /// The server's key file [default: secret.key in the data folder]
+    #[arg(long, env = "RUSLO_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// The server's TOML file, for the settings above
+    #[arg(long, env = "RUSLO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    /// The address of the store, and the key file.
+    pub(super) fn place(&self) -> Result<(String, PathBuf)> {
+        let file = match &self.config {
+            None => File::default(),
+            Some(path) => read(path)?,
+        };
+        let given = self.clone();
+        let (store, folder) = (given.store.or(file.store), given.data_dir.or(file.data_dir));
+        let key_file = given.key_file.or(file.key_file);
+        match storage(store, folder, key_file, Duration::ZERO, true) {
+            Storage::Store { url, key_file, .. } => Ok((url, key_file)),
+            Storage::Memory => bail!("with --store memory nothing is kept"),
+        }
+    }
 }
 
 /// The keys of the configuration file.
@@ -198,7 +235,7 @@ fn storage(
     }
     let folder = folder.unwrap_or_else(|| DATA_DIR.into());
     Storage::Store {
-        key_file: key_file.unwrap_or_else(|| folder.join("secret.key")),
+        key_file: key_file.unwrap_or_else(|| folder.join(KEY_NAME)),
         url: store.unwrap_or_else(|| folder.display().to_string()),
         checkpoint_interval,
     }

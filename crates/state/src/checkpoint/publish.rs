@@ -203,17 +203,32 @@ pub(super) async fn newest(store: &Store) -> Result<Newest> {
             older: vec![],
         });
     };
-    let path = manifest::path(number);
-    let place = store.locate(&path);
-    let manifest = Manifest::decode(&place, &store.get(&path).await?)?;
-    if manifest.number != number {
-        let text = format!("{place} says that its number is {}", manifest.number);
-        return Err(Error::Corrupt(text));
-    }
+    let manifest = read(store, number).await?;
     let older = numbered.iter().filter(|(_, tombstone)| !tombstone);
     let older = older.map(|(number, _)| *number).chain([number]);
     Ok(Newest {
         manifest,
         older: older.collect(),
     })
+}
+
+/// The number of the newest manifest; None if there is none.
+pub(crate) async fn newest_number(store: &Store) -> Result<Option<u64>> {
+    let listed = store.list(manifest::FOLDER).await?;
+    let mut numbers = listed.iter().rev();
+    Ok(numbers.find_map(|listed| manifest::number(&listed.path)))
+}
+
+/// The manifest of a number.
+pub(crate) async fn read(store: &Store, number: u64) -> Result<Manifest> {
+    let path = manifest::path(number);
+    let place = store.locate(&path);
+    let manifest = Manifest::decode(&place, &store.get(&path).await?)?;
+    match manifest.number == number {
+        true => Ok(manifest),
+        false => Err(Error::Corrupt(format!(
+            "{place} says that its number is {}",
+            manifest.number
+        ))),
+    }
 }

@@ -318,7 +318,7 @@ fn no_broken_byte_of_a_run_becomes_wrong_data() {
         write(&checkpoints, &all).await.unwrap();
         let snapshot = checkpoints.snapshot();
         let right = read(&snapshot).await.unwrap();
-        let file = snapshot.manifest().runs().next().unwrap().file.clone();
+        let file = checkpoints.current().runs().next().unwrap().file.clone();
         let bytes = store.get(&file).await.unwrap();
         for at in (0..bytes.len()).step_by(3) {
             let mut broken = bytes.to_vec();

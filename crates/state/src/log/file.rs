@@ -304,8 +304,9 @@ impl FileLog {
             return Err(Error::Reopen(broken.clone()));
         }
         let last = self.segments.last();
-        let full = last.is_some_and(|s| s.bytes >= self.sizes.segment_bytes_min);
-        if full && self.last_time < time {
+        // Also if it has records that are still needed: under load there always are some, and the
+        // segment would never end. The truncation after this one frees it.
+        if last.is_some_and(|last| last.bytes >= self.sizes.segment_bytes_min) {
             self.start_segment()?;
         }
         for segment in self.segments.retire(time) {
@@ -367,6 +368,7 @@ impl BindingLog for FileLog {
             hold: self.segments.hold_after(time),
             after: time,
             records: VecDeque::new(),
+            place: self.folder.name(),
         })
     }
 
@@ -381,10 +383,11 @@ struct FileReader {
     after: Time,
     /// Of the segment that was read last.
     records: VecDeque<Record>,
+    place: String,
 }
 
 impl FileReader {
-    fn load(&self, info: &SegmentInfo) -> Result<VecDeque<Record>> {
+    fn load(&mut self, info: &SegmentInfo) -> Result<VecDeque<Record>> {
         let name = segment_name(info.first_sequence);
         let place = format!("{}/{name}", self.folder.name());
         let failed = |error| Error::io(&format!("reading {place}"), &error);
@@ -394,6 +397,7 @@ impl FileReader {
             return Err(Error::Corrupt(format!("{place} is too short")));
         };
         let segment = Segment::decode(&place, durable)?;
+        self.place = place;
         let records = segment.frames.into_iter().flat_map(|frame| frame.records);
         Ok(records.filter(|record| record.time > self.after).collect())
     }
@@ -411,6 +415,10 @@ impl LogReader for FileReader {
             };
             self.records = self.load(&info)?;
         }
+    }
+
+    fn place(&self) -> String {
+        self.place.clone()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::Time;
 use crate::error::{Error, Result};
 use crate::store::{Listed, Store};
 
-const FOLDER: &str = "log";
+pub(super) const FOLDER: &str = "log";
 /// Requests under way at once.
 const CONCURRENCY: usize = 16;
 /// A fence is smaller than this; larger objects below a gap are left-overs.
@@ -168,16 +168,30 @@ fn split(listed: Vec<Listed>) -> (Vec<Numbered>, Vec<Numbered>) {
     (stale, live)
 }
 
+/// The objects that make up the log now.
+pub(super) async fn numbers(store: &Store) -> Result<Vec<u64>> {
+    let (_, live) = split(store.list(FOLDER).await?);
+    Ok(live.into_iter().map(|(number, _)| number).collect())
+}
+
 async fn load(store: Store, number: u64) -> Result<(Segment, u64)> {
+    let missing = || Error::Corrupt(format!("{} is missing", store.locate(&path(number))));
+    load_if_there(&store, number).await?.ok_or_else(missing)
+}
+
+/// An object and its size; None if it is not there.
+pub(super) async fn load_if_there(store: &Store, number: u64) -> Result<Option<(Segment, u64)>> {
     let path = path(number);
     let place = store.locate(&path);
-    let bytes = store.get(&path).await?;
+    let Some(bytes) = store.get_if_there(&path).await? else {
+        return Ok(None);
+    };
     let segment = Segment::decode(&place, &bytes)?;
     let whole = segment.valid_bytes == bytes.len() && segment.frames.len() == 1;
     if !whole || segment.first_sequence() != number {
         return Err(Error::Corrupt(format!("{place} is not a whole log object")));
     }
-    Ok((segment, bytes.len() as u64))
+    Ok(Some((segment, bytes.len() as u64)))
 }
 
 #[async_trait]
@@ -248,6 +262,7 @@ impl BindingLog for ObjectLog {
             hold: self.segments.hold_after(time),
             after: time,
             records: VecDeque::new(),
+            last: 0,
         })
     }
 
@@ -264,15 +279,18 @@ struct ObjectReader {
     store: Arc<Store>,
     hold: Hold,
     after: Time,
-    /// Of the objects that were read last.
-    records: VecDeque<Record>,
+    /// Of the objects that were read last, with their numbers.
+    records: VecDeque<(u64, Record)>,
+    /// The number of the object of the last record.
+    last: u64,
 }
 
 #[async_trait]
 impl LogReader for ObjectReader {
     async fn next(&mut self) -> Result<Option<Record>> {
         loop {
-            if let Some(record) = self.records.pop_front() {
+            if let Some((number, record)) = self.records.pop_front() {
+                self.last = number;
                 return Ok(Some(record));
             }
             let count = self.hold.needed.len().min(CONCURRENCY);
@@ -282,12 +300,16 @@ impl LogReader for ObjectReader {
             let infos = self.hold.needed.drain(..count);
             let loads = infos.map(|info| load((*self.store).clone(), info.first_sequence));
             for (segment, _) in futures::future::try_join_all(loads).await? {
+                let (number, after) = (segment.first_sequence(), self.after);
                 let records = segment.frames.into_iter().flat_map(|frame| frame.records);
-                let after = self.after;
-                self.records
-                    .extend(records.filter(|record| record.time > after));
+                let records = records.filter(|record| record.time > after);
+                self.records.extend(records.map(|record| (number, record)));
             }
         }
+    }
+
+    fn place(&self) -> String {
+        self.store.locate(&path(self.last))
     }
 }
 

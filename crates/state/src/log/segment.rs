@@ -58,7 +58,7 @@ impl Header {
         let version = u32_at(bytes, 8);
         if version != FORMAT_VERSION {
             return Some(Err(Error::UnsupportedVersion(format!(
-                "the log has format version {version}; this program reads {FORMAT_VERSION}"
+                "it has format version {version}; this program reads {FORMAT_VERSION}"
             ))));
         }
         Some(Ok(Header {

@@ -6,6 +6,7 @@ use futures::executor::block_on;
 use serde_json::json;
 
 use super::*;
+use crate::backup::copy;
 use crate::collection::Collection;
 use crate::log::{Entry, Record};
 
@@ -102,26 +103,66 @@ fn a_folder_has_one_server_and_a_bucket_the_last_one() {
 }
 
 #[test]
-fn a_backup_made_while_running_opens_as_what_it_was() {
-    let folder = tempfile::tempdir().unwrap();
-    let copies = tempfile::tempdir().unwrap();
-    let store = Store::folder(folder.path()).unwrap();
+fn a_copy_made_while_running_opens_as_what_it_was() {
+    let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let local = |name: &str| Store::folder(copies.path().join(name)).unwrap();
     block_on(async {
-        let mut opened = open(&store, Options::new(1)).await.unwrap();
-        fill(&mut opened).await;
-        let to_folder = Store::folder(copies.path().join("copy")).unwrap();
-        for target in [to_folder, Store::memory()] {
-            let mut tail = opened.log.read_after(0);
-            let snapshot = opened.checkpoints.snapshot();
-            let last = snapshot.backup(&mut *tail, &target).await.unwrap();
-            assert_eq!(last, 4);
-            let mut copy = open(&target, Options::new(2)).await.unwrap();
-            let found = read(&mut copy).await.unwrap();
-            assert_eq!(found, (vec![1, 2], vec![3, 4]));
-            drop(copy);
-            let again = snapshot.backup(&mut *tail, &target).await.unwrap_err();
-            assert!(matches!(again, Error::InvalidUse(_)), "{again}");
+        for (store, name) in [
+            (Store::folder(folder.path()).unwrap(), "from a folder"),
+            (Store::memory(), "from a bucket"),
+        ] {
+            let mut opened = open(&store, Options::new(1)).await.unwrap();
+            fill(&mut opened).await;
+            let bucket = Store::from_objects(Arc::new(object_store::memory::InMemory::new()), "b");
+            for target in [local(name), bucket] {
+                let copied = copy(&store, &target).await.unwrap();
+                let of = (copied.checkpoint, copied.last, copied.records, copied.runs);
+                assert_eq!(of, (2, 4, 2, 1));
+                let again = copy(&store, &target).await.unwrap_err();
+                assert!(again.to_string().contains("not empty"), "{again}");
+                let mut copy = open(&target, Options::new(2)).await.unwrap();
+                let found = read(&mut copy).await.unwrap();
+                assert_eq!(found, (vec![1, 2], vec![3, 4]));
+            }
+            // The server has not noticed.
+            opened.log.append(&[record(5)]).await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_copy_of_nothing_or_into_itself_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = Store::folder(folder.path().join("empty")).unwrap();
+    let store = Store::folder(folder.path().join("data")).unwrap();
+    block_on(async {
+        let error = copy(&empty, &Store::memory()).await.unwrap_err();
+        assert!(error.to_string().contains("no data"), "{error}");
+        fill(&mut open(&store, Options::new(1)).await.unwrap()).await;
+        let inside = Store::folder(folder.path().join("data/copy")).unwrap();
+        let error = copy(&store, &inside).await.unwrap_err();
+        assert!(error.to_string().contains("within"), "{error}");
+    });
+}
+
+#[test]
+fn a_copy_of_something_broken_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::memory();
+    block_on(async {
+        fill(&mut open(&store, Options::new(1)).await.unwrap()).await;
+        let run = store.list("runs").await.unwrap().pop().unwrap();
+        let mut bytes = store.get(&run.path).await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        store.put(&run.path, bytes.into()).await.unwrap();
+        let target = Store::folder(folder.path().join("copy")).unwrap();
+        let error = copy(&store, &target).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Corrupt(text) if text.contains(&run.path)),
+            "{error}"
+        );
+        assert_eq!(target.any_content().await.unwrap(), None);
     });
 }
 

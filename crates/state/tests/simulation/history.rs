@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use futures::executor::block_on;
+use ruslo_state::log::LogFolder;
 use ruslo_state::sim::{Crash, Faults, Plant, Random, SimFolder, SimObjects, World};
 use ruslo_state::{
     BindingLog, Checkpoint, Checkpoints, Entry, Error, LogSizes, Opened, Options, Record, Sizes,
-    Snapshot, Store, Time, open, open_with_folder,
+    Snapshot, Store, Time, copy_with_folder, open, open_with_folder,
 };
 use serde_json::{Value, json};
 
@@ -27,6 +28,7 @@ pub(crate) struct Totals {
     pub(crate) merges: u64,
     pub(crate) truncations: u64,
     pub(crate) backups: u64,
+    pub(crate) backup_retries: u64,
     pub(crate) takeovers: u64,
     pub(crate) fenced: u64,
     pub(crate) crashes: u64,
@@ -39,13 +41,14 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    fn all(&self) -> [u64; 14] {
+    fn all(&self) -> [u64; 15] {
         [
             self.appends,
             self.checkpoints,
             self.merges,
             self.truncations,
             self.backups,
+            self.backup_retries,
             self.takeovers,
             self.fenced,
             self.crashes,
@@ -59,12 +62,13 @@ impl Totals {
     }
 
     pub(crate) fn add(&mut self, other: &Totals) {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = other.all();
+        let [a, b, c, d, e, r, f, g, h, i, j, k, l, m, n] = other.all();
         self.appends += a;
         self.checkpoints += b;
         self.merges += c;
         self.truncations += d;
         self.backups += e;
+        self.backup_retries += r;
         self.takeovers += f;
         self.fenced += g;
         self.crashes += h;
@@ -188,7 +192,7 @@ impl History {
                 70..78 => self.merge(&server).await?,
                 78..84 => self.checkpoint_and_merge(&server).await?,
                 84..91 => self.truncate(&mut server).await?,
-                91..93 => self.backup(&server).await?,
+                91..93 => self.backup(&mut server).await?,
                 93..96 => server = self.take_over(server).await?,
                 _ => self.poke_zombies().await?,
             }
@@ -435,20 +439,40 @@ impl History {
         Ok(())
     }
 
-    async fn backup(&mut self, server: &Server) -> Outcome {
+    /// Copies the store as another process does, while the server goes on.
+    async fn backup(&mut self, server: &mut Server) -> Outcome {
         let target = Store::memory();
-        let mut tail = server.log.read_after(0);
-        let snapshot = server.checkpoints.snapshot();
-        let last = match snapshot.backup(&mut *tail, &target).await {
-            Ok(last) => last,
+        let folder = match self.mode {
+            Mode::Folder => Some(Arc::new(SimFolder::new(&self.world)) as Arc<dyn LogFolder>),
+            Mode::Bucket => None,
+        };
+        let (store, before) = (self.store.clone(), self.model.time());
+        let copy = copy_with_folder(&store, folder, &target);
+        let work = async {
+            for _ in 0..2 {
+                self.append(server).await?;
+                self.checkpoint(server).await?;
+                self.truncate(server).await?;
+                self.merge(server).await?;
+            }
+            Ok(())
+        };
+        let (copied, worked) = futures::join!(copy, work);
+        worked?;
+        let copied = match copied {
+            Ok(copied) => copied,
             Err(error) => return self.judge("backing up", &error),
         };
         let restored = restore(&target).await;
         let restored = restored.map_err(|error| End::Wrong(format!("restoring: {error}")))?;
-        if last != self.model.time() || Some(restored) != self.model.state_at(last) {
+        if copied.last < before {
+            return wrong("a backup lacks what was acknowledged before it");
+        }
+        if Some(restored) != self.model.state_at(copied.last) {
             return wrong("a backup is not what was there");
         }
         self.totals.backups += 1;
+        self.totals.backup_retries += copied.retries as u64;
         Ok(())
     }
 

@@ -100,6 +100,28 @@ fn truncation_frees_segments_but_not_what_is_needed_or_read() {
 }
 
 #[test]
+fn a_log_that_never_rests_stays_small() {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = LogSizes {
+        segment_bytes_min: 500,
+        segment_bytes_max: 1 << 20,
+    };
+    let disk = Arc::new(DiskFolder::new(folder.path()).unwrap());
+    let (mut log, _) = FileLog::open(disk, 0, sizes, Plant::Nothing).unwrap();
+    let mut most = 0;
+    for time in 1..=500 {
+        append(&mut log, time);
+        // When a checkpoint is through, the log is ahead of it again.
+        if time % 5 == 0 {
+            block_on(log.truncate_before(time - 2)).unwrap();
+            assert_eq!(times(&log, time - 3), [time - 2, time - 1, time]);
+        }
+        most = most.max(log.bytes());
+    }
+    assert!(most < 4000, "{most} bytes");
+}
+
+#[test]
 fn a_torn_tail_is_cut_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (mut log, _) = open(folder.path(), 0).unwrap();
