@@ -37,6 +37,7 @@ class Ruslo(Server):
         env: dict[str, str] | None = None,
         arguments: tuple[str, ...] = ("serve",),
         store: str | None = None,
+        data: pathlib.Path | None = None,
     ):
         super().__init__(directory)
         self.port = free_port()
@@ -45,7 +46,7 @@ class Ruslo(Server):
         self.profile = profile
         self.env = env or {}
         self.arguments = arguments
-        self.data = directory / "data"
+        self.data = data or directory / "data"
         self.store = store
 
     def command(self):
