@@ -1,10 +1,11 @@
-"""What the machine does to a server: full disks, stores that are away.
+"""What the machine does to a server: full disks, stores that are away, clocks that go back.
 
 Each ends in a clear error, or in waiting and going on; what was acknowledged stays either way.
 Mounting small disks takes root or a password-less sudo.
 """
 
 import errno
+import glob
 import os
 import signal
 import subprocess
@@ -14,8 +15,10 @@ import time
 import psycopg
 import pytest
 from services import generate, wait_until
+from watcher import Watcher
 
 DISK_MB = 16
+FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 def as_root(*command: str):
@@ -90,9 +93,10 @@ TABLE = (
 @pytest.fixture
 def pipeline(kafka, topic, redis):
     """Statements that create a way from Kafka to Redis, beside the table."""
+    columns = ", ".join(f"column_{number} varchar" for number in range(10))
     return (
         *TABLE,
-        f"CREATE SOURCE s (event varchar) WITH (connector='kafka', topic='{topic}',"
+        f"CREATE SOURCE s (event varchar, {columns}) WITH (connector='kafka', topic='{topic}',"
         f" properties.bootstrap.server='{kafka.address()}') FORMAT PLAIN ENCODE JSON",
         "CREATE MATERIALIZED VIEW v AS SELECT event, count(*) AS n FROM s GROUP BY event",
         f"CREATE SINK k FROM v WITH (connector='redis', primary_key='event',"
@@ -226,3 +230,105 @@ def test_a_bucket_away_for_30_seconds(start_ruslo, s3, bucket, pipeline, kafka, 
     ruslo.restart()
     check_rows(ruslo, inserting.acknowledged)
     assert ruslo.value(SEEN) == total
+
+
+# Clocks -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(tmp_path):
+    return Clock(tmp_path / "clock")
+
+
+class Clock:
+    """The clock of one process, which can be set while that runs; what measures time goes on."""
+
+    def __init__(self, file):
+        (library,) = glob.glob(FAKETIME) or pytest.fail(f"{FAKETIME} is missing: run scripts/setup")
+        self.file = file
+        self.set(0)
+        self.env = {
+            "LD_PRELOAD": library,
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, ahead_s: int):
+        """Sets it to so many seconds after the true time."""
+        staged = self.file.with_suffix(".new")
+        staged.write_text(f"{ahead_s:+d}\n")
+        staged.rename(self.file)
+
+
+HOUR_S = 3600
+
+
+def ahead_s(ruslo) -> float:
+    """How far the server's clock is ahead of the true one."""
+    return ruslo.metrics()["ruslo_clock_seconds"] - time.time()
+
+
+def visible_ahead_s(ruslo) -> float:
+    """The same of the newest time that everybody sees."""
+    return ruslo.metrics()["ruslo_visible_time_seconds"] - time.time()
+
+
+def goes_on(ruslo, kafka, topic, redis, number: int):
+    """The `number`th row and event are seen at once, and reach Redis and a checkpoint."""
+    began = time.monotonic()
+    too_long = threading.Timer(20, ruslo.kill)
+    too_long.start()
+    # Whoever reads the source for others waits for messages, and must now read one more column.
+    query = f"SELECT count(column_{number}) AS n FROM s"
+    ruslo.execute(f"CREATE MATERIALIZED VIEW later_{number} AS {query}")
+    ruslo.execute(f"INSERT INTO t VALUES ({number}, 'x')")
+    check_rows(ruslo, number)
+    kafka.produce(topic, ['{"event": "a"}'])
+    ruslo.wait_rows("SELECT * FROM v", [("a", number)])
+    wait_until(lambda: redis.contents() == {"a": str(number)})
+    ruslo.execute("FLUSH")
+    too_long.cancel()
+    assert time.monotonic() - began < 20
+
+
+def test_a_clock_set_back_before_a_restart(start_ruslo, clock, pipeline, kafka, topic, redis):
+    clock.set(HOUR_S)
+    ruslo = start_ruslo(workers=2, env=clock.env)
+    ruslo.execute(*pipeline)
+    goes_on(ruslo, kafka, topic, redis, 1)
+    assert ahead_s(ruslo) > HOUR_S - 60 and visible_ahead_s(ruslo) > HOUR_S - 60
+    seen = ruslo.metrics()["ruslo_visible_time_seconds"]
+    ruslo.kill()
+    ruslo.env = {}
+    for number in (2, 3):
+        ruslo.start()
+        assert abs(ahead_s(ruslo)) < 60
+        check_rows(ruslo, number - 1)
+        goes_on(ruslo, kafka, topic, redis, number)
+        # The times go on from where they were.
+        before, seen = seen, ruslo.metrics()["ruslo_visible_time_seconds"]
+        assert seen > before
+        ruslo.kill()
+    ruslo.start()
+    check_rows(ruslo, 3)
+
+
+def test_a_clock_set_back_while_the_server_runs(start_ruslo, clock, pipeline, kafka, topic, redis):
+    ruslo = start_ruslo(workers=2, env=clock.env)
+    ruslo.execute(*pipeline)
+    times = [0]
+
+    def look(connection):
+        times.append(ruslo.metrics()["ruslo_visible_time_seconds"])
+        assert times[-1] >= times[-2]
+
+    with Watcher(ruslo.connect, look, interval_s=0.05):
+        for number, ahead in enumerate([0, HOUR_S, 0, -HOUR_S, 0], start=1):
+            clock.set(ahead)
+            assert abs(ahead_s(ruslo) - ahead) < 60
+            goes_on(ruslo, kafka, topic, redis, number)
+    assert visible_ahead_s(ruslo) > HOUR_S - 60
+    ruslo.restart()
+    check_rows(ruslo, 5)
+    goes_on(ruslo, kafka, topic, redis, 6)
