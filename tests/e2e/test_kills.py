@@ -18,8 +18,7 @@ import pytest
 from services import generate, wait_until
 from watcher import Watcher
 
-# Where the server is killed, and the greatest number of passings before: what comes rarely must
-# come soon.
+# Where the server is killed, and at which passing at most: what comes rarely must come soon.
 POINTS = {
     "binding append": 60,
     "checkpoint write": 8,
@@ -93,7 +92,8 @@ class Killer:
         ends += ["any moment"] * KILLS_AT_ANY_MOMENT
         self.rng.shuffle(ends)
         lives = range(1, len(ends))
-        others = dict(zip(self.rng.sample(lives, 2 * OTHER_KILLS), ["redis", "kafka"] * OTHER_KILLS))
+        lives = self.rng.sample(lives, 2 * OTHER_KILLS)
+        others = dict(zip(lives, ["redis", "kafka"] * OTHER_KILLS))
         return [(end, others.get(life)) for life, end in enumerate(ends)]
 
     def live(self, end: str, other: str | None):

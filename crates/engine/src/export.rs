@@ -511,7 +511,9 @@ impl Export {
         let sink = self.sink.clone();
         Box::pin(async move {
             if !ops.is_empty() && crash::due(crash::SINK_FLUSH) {
-                let _ = writer.write(&ops[..ops.len().div_ceil(2)]).await;
+                while writer.write(&ops[..ops.len().div_ceil(2)]).await.is_err() {
+                    tokio::time::sleep(BACKOFF_MIN).await;
+                }
                 crash::now(crash::SINK_FLUSH);
             }
             let mut backoff = BACKOFF_MIN;

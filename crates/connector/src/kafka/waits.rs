@@ -2,9 +2,9 @@
 //!
 //! The library waits with C11's `cnd_timedwait`, which ends at a time of the system's clock. Where
 //! that clock is set back by an hour, every wait under way takes an hour more: a lane without
-//! messages would not look at its control channel, and a broker that is tried again later would not
-//! be tried. This definition takes the place of the C library's, in this program alone: it waits for
-//! as long as was meant when it was called.
+//! messages would not look at its control channel, and a broker that is tried again later would
+//! not be tried. This definition takes the place of the C library's, in this program alone: it
+//! waits for as long as was meant when it was called.
 
 #![cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 
