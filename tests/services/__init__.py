@@ -1,7 +1,8 @@
 """The real servers that tests, benchmarks and `make services` run against.
 
-Apache Kafka, Redis, PostgreSQL and a server of the S3 protocol, each on free ports of 127.0.0.1 with its data below one
-temporary directory, started as children that end with their parent whatever happens to it.
+Apache Kafka, Redis, PostgreSQL and a server of the S3 protocol, each on free ports of 127.0.0.1
+with its data below one temporary directory, started as children that end with their parent
+whatever happens to it.
 Starting them needs the standard library alone; clients are imported where they are used.
 """
 

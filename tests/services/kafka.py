@@ -113,7 +113,8 @@ class Kafka(Server):
     def _format(self):
         if self.data.exists():
             shutil.rmtree(self.data)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # A dash in front would pass for an option.
+        cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
         scram = [
             argument
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")

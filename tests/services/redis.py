@@ -62,7 +62,11 @@ class Redis(Server):
         return arguments
 
     def ready(self):
-        return accepts(self.port)
+        # While it loads its data it accepts connections and answers nothing.
+        if not accepts(self.port):
+            return False
+        with self.client() as client:
+            return client.ping()
 
     def client(self):
         """A client that returns str."""

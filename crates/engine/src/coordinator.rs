@@ -79,6 +79,8 @@ struct State {
     replaying: Option<(Time, usize, oneshot::Sender<()>)>,
     checkpoints: CheckpointState,
     failure: watch::Sender<Option<Error>>,
+    /// Why nothing can be made durable now.
+    stalled: watch::Sender<Option<String>>,
     source_input: bool,
     writers: Vec<oneshot::Sender<Time>>,
     readers: Vec<(Time, oneshot::Sender<ReadHold>)>,
@@ -157,6 +159,7 @@ impl State {
         handle: Coordinator,
         visible: watch::Sender<Time>,
         failure: watch::Sender<Option<Error>>,
+        stalled: watch::Sender<Option<String>>,
     ) -> State {
         let now = Instant::now();
         State {
@@ -185,6 +188,7 @@ impl State {
                 waiting: vec![],
             },
             failure,
+            stalled,
             source_input: false,
             writers: vec![],
             readers: vec![],
@@ -422,7 +426,12 @@ impl State {
 
     fn logged(&mut self, event: LogEvent) {
         match event {
-            LogEvent::Durable(time) => self.durable(time),
+            LogEvent::Durable(time) => {
+                self.stalled
+                    .send_if_modified(|stalled| stalled.take().is_some());
+                self.durable(time);
+            }
+            LogEvent::Waiting(reason) => drop(self.stalled.send_replace(Some(reason))),
             LogEvent::Failed(error) => {
                 tracing::error!(%error, "nothing can be made durable any more");
                 self.failure.send_replace(Some(error));

@@ -31,6 +31,7 @@ use ruslo_connector::redis::{RedisOp, RedisWriter};
 use ruslo_dataflow::arranged_columns;
 use ruslo_repr::row::batch_of;
 use ruslo_repr::{Diff, Error, ObjectId, Result, RowBytes, RowCodec, Schema, Time};
+use ruslo_state::crash;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::encoding::{Clash, Encoding};
@@ -513,6 +514,12 @@ impl Export {
         let ops: Vec<RedisOp> = ops.collect();
         let sink = self.sink.clone();
         Box::pin(async move {
+            if !ops.is_empty() && crash::due(crash::SINK_FLUSH) {
+                while writer.write(&ops[..ops.len().div_ceil(2)]).await.is_err() {
+                    tokio::time::sleep(BACKOFF_MIN).await;
+                }
+                crash::now(crash::SINK_FLUSH);
+            }
             let mut backoff = BACKOFF_MIN;
             loop {
                 let done = match ops.is_empty() {

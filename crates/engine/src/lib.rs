@@ -259,6 +259,12 @@ impl Engine {
         }
     }
 
+    /// Why nothing can be made durable now, if so: what is written waits, and reads go on with
+    /// what was seen before.
+    pub fn stalled(&self) -> Option<String> {
+        self.shared.coordinator.stalled()
+    }
+
     /// Set once a worker has failed: the process should end with an error.
     pub fn failure(&self) -> watch::Receiver<Option<Error>> {
         self.shared.coordinator.failure()

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::Time;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::lock::FolderLock;
 use crate::manifest::{self, Manifest};
@@ -181,7 +182,9 @@ impl Checkpoints {
             manifest.epoch = next;
             manifest.writer = claim.writer;
             let bytes = manifest.encode()?;
+            crash::point(crash::MANIFEST_PUT);
             if store.put_new(&manifest::path(next), bytes).await? {
+                crash::point(crash::MANIFEST_PUT);
                 break (manifest, older);
             }
         };

@@ -26,6 +26,8 @@
 mod backup;
 mod checkpoint;
 mod collection;
+#[doc(hidden)]
+pub mod crash;
 mod error;
 mod lock;
 pub mod log;

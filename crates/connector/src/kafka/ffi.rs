@@ -1,4 +1,4 @@
-//! All the unsafe code of this crate: taking messages from librdkafka in batches.
+//! All the unsafe code of this crate but `waits`: taking messages from librdkafka in batches.
 //!
 //! The safe API of `rdkafka` hands out one message per call, which costs half of the throughput.
 //! This file wraps the five objects that a batched reader needs, each freed by its `Drop`:

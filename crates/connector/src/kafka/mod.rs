@@ -22,6 +22,7 @@ mod options;
 mod probe;
 mod reader;
 mod shared;
+mod waits;
 
 pub use ffi::Message;
 pub use identity::TopicId;

@@ -153,6 +153,7 @@ pub(crate) struct Coordinator {
     input_ready: Arc<Notify>,
     visible: watch::Receiver<Time>,
     failure: watch::Receiver<Option<Error>>,
+    stalled: watch::Receiver<Option<String>>,
 }
 
 impl Coordinator {
@@ -164,15 +165,17 @@ impl Coordinator {
         let (requests, request_queue) = mpsc::unbounded_channel();
         let (visible_tx, visible) = watch::channel(0);
         let (failure_tx, failure) = watch::channel(None);
+        let (stalled_tx, stalled) = watch::channel(None);
         let input_ready = Arc::new(Notify::new());
         let handle = Coordinator {
             requests,
             input_ready: input_ready.clone(),
             visible,
             failure,
+            stalled,
         };
         let (log, events) = beginning.log.take().unzip();
-        let mut state = State::new(workers, handle.clone(), visible_tx, failure_tx);
+        let mut state = State::new(workers, handle.clone(), visible_tx, failure_tx, stalled_tx);
         state.last_closed = beginning.last;
         state.bound = beginning.last;
         state.floor = beginning.last;
@@ -199,6 +202,11 @@ impl Coordinator {
     /// Set when a worker died: nothing can be answered any more.
     pub(crate) fn failure(&self) -> watch::Receiver<Option<Error>> {
         self.failure.clone()
+    }
+
+    /// Set while nothing can be made durable: why not.
+    pub(crate) fn stalled(&self) -> Option<String> {
+        self.stalled.borrow().clone()
     }
 
     pub(crate) fn send(&self, request: Request) {

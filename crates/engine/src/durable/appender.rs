@@ -20,6 +20,8 @@ use crate::layout::Layout;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How long an answer may take before somebody is told.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Everything that one time holds and that cannot be had again from elsewhere.
 pub(crate) struct TimeRecord {
@@ -35,6 +37,8 @@ pub(crate) struct TimeRecord {
 pub(crate) enum LogEvent {
     /// Everything up to this time is durable.
     Durable(Time),
+    /// Nothing can be made durable now, for this reason; the thread goes on trying.
+    Waiting(String),
     /// Nothing more can be made durable.
     Failed(Error),
 }
@@ -114,7 +118,7 @@ impl Log {
             }
             if let Some(last) = records.last() {
                 let time = last.time;
-                if !self.append(&records)? {
+                if !self.append(&records, events)? {
                     return Ok(());
                 }
                 let _ = events.send(LogEvent::Durable(time));
@@ -127,29 +131,24 @@ impl Log {
     }
 
     /// Appends, as often as it takes while trying again can help. False: it was given up.
-    fn append(&mut self, records: &[Record]) -> Result<bool> {
+    fn append(&mut self, records: &[Record], events: &UnboundedSender<LogEvent>) -> Result<bool> {
         let mut backoff = BACKOFF_MIN;
-        let mut failed = false;
+        let mut waiting = Waiting {
+            events,
+            reason: String::new(),
+        };
         loop {
             let (log, open) = (&mut self.log, &mut self.open);
             let appended = self.runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    appended = log.append(records) => Some(appended),
+                    appended = waiting.watch(log.append(records)) => Some(appended),
                     _ = open.changed() => None,
                 }
             });
             match appended {
                 Some(Ok(())) => break,
-                Some(Err(error)) if error.can_retry() => {
-                    if !failed {
-                        tracing::error!(
-                            %error,
-                            "nothing can be made durable now; nothing new is shown until it can"
-                        );
-                    }
-                    failed = true;
-                }
+                Some(Err(error)) if error.can_retry() => waiting.because(error.to_string()),
                 Some(Err(error)) => return Err(refused(&error)),
                 None => return Ok(false),
             }
@@ -160,7 +159,7 @@ impl Log {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
-        if failed {
+        if !waiting.reason.is_empty() {
             tracing::info!("the store can be written again");
         }
         Ok(true)
@@ -177,6 +176,39 @@ impl Log {
         });
         if let Err(error) = truncated {
             tracing::warn!(%error, "the binding log could not be shortened; trying again later");
+        }
+    }
+}
+
+/// An append that is not through, and what was told of it.
+struct Waiting<'a> {
+    events: &'a UnboundedSender<LogEvent>,
+    reason: String,
+}
+
+impl Waiting<'_> {
+    /// Waits for an append, and tells if its answer takes long.
+    async fn watch<T>(&mut self, append: impl Future<Output = T>) -> T {
+        tokio::pin!(append);
+        match tokio::time::timeout(ANSWER_MAX, &mut append).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if self.reason.is_empty() {
+                    self.because(format!("the store has not answered for {ANSWER_MAX:?}"));
+                }
+                append.await
+            }
+        }
+    }
+
+    fn because(&mut self, reason: String) {
+        if reason != self.reason {
+            tracing::error!(
+                reason,
+                "nothing can be made durable now; nothing new is shown until it can"
+            );
+            let _ = self.events.send(LogEvent::Waiting(reason.clone()));
+            self.reason = reason;
         }
     }
 }

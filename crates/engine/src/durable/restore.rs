@@ -10,7 +10,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use ruslo_dataflow::{BatchQueue, DurablePoint, SourceBatch, Workers};
 use ruslo_repr::{Error, ObjectId, Result};
-use ruslo_state::{Scan, Snapshot};
+use ruslo_state::{Scan, Snapshot, crash};
 use tokio::runtime::Handle;
 
 use super::checkpoint::{Waiting, collection_beside, collection_of};
@@ -60,6 +60,7 @@ async fn feed_point(
         if turn.next().is_none_or(|queue| queue.push(batch).is_err()) {
             break;
         }
+        crash::point(crash::RESTORE);
     }
     Ok(())
 }

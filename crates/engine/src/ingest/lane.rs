@@ -12,6 +12,7 @@ use ruslo_dataflow::{BatchQueue, SourceBatch};
 use ruslo_format::{Decoded, JsonDecoder, Position};
 use ruslo_repr::row::batch_of;
 use ruslo_repr::{Error, Result, Time};
+use ruslo_state::crash;
 use tokio::sync::oneshot;
 
 use super::{Offsets, Source, Times};
@@ -97,7 +98,9 @@ impl LaneTask {
                 continue;
             }
             match self.queue_batch(&before, messages, bytes) {
-                Ok(true) => notify(),
+                Ok(true) if self.live => notify(),
+                Ok(true) if self.times.is_some() => crash::point(crash::RESTORE),
+                Ok(true) => crash::point(crash::HYDRATION),
                 Ok(false) => return,
                 Err(error) => {
                     tracing::error!(source = self.source.name, %error, "cannot queue a batch");

@@ -68,7 +68,13 @@ pub async fn serve(listener: TcpListener, engine: Engine, metrics: Metrics, shut
 
 async fn health(State(shared): State<Shared>) -> Response {
     match shared.engine.health() {
-        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Ok(()) => match shared.engine.stalled() {
+            None => "ok\n".into_response(),
+            // Queries are answered, so nobody is to end the server for it.
+            Some(reason) => {
+                format!("ok, but nothing can be written now: {reason}\n").into_response()
+            }
+        },
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }

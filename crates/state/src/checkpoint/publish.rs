@@ -11,6 +11,7 @@ use futures::{StreamExt, stream};
 use serde_json::Value;
 
 use super::{Checkpoints, epoch_of, fenced};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::store::Store;
@@ -87,10 +88,12 @@ impl Checkpoints {
             return Ok(());
         };
         let path = manifest::path(manifest.number);
+        crash::point(crash::MANIFEST_PUT);
         if !self.store().put_new(&path, bytes.clone()).await? {
             state.fenced = true;
             return Err(fenced(self.store()));
         }
+        crash::point(crash::MANIFEST_PUT);
         self.replace(manifest.clone());
         state.in_doubt = None;
         Ok(())

@@ -11,6 +11,7 @@ use super::Checkpoints;
 use super::compact::Merging;
 use crate::Time;
 use crate::collection::Collection;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Stored};
 use crate::run::Run;
@@ -196,6 +197,7 @@ impl Checkpoint {
                 _ => upload.finish().await?,
             }
             runs.added.push(run);
+            crash::point(crash::CHECKPOINT_WRITE);
         }
         runs.replaced.extend(inputs.into_iter().map(|run| run.file));
         runs.merging = merging.or(runs.merging.take());

@@ -22,6 +22,7 @@ use super::segment::{Frame, HEADER_BYTES, Header, Segment, segment_name, segment
 use super::shared::{Hold, SegmentInfo, Segments};
 use super::{BindingLog, LogReader, Record, check_times};
 use crate::Time;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::sim::Plant;
 
@@ -272,7 +273,12 @@ impl FileLog {
         let Some(file) = &mut self.file else {
             return Err(Error::Reopen("the log has no open segment".into()));
         };
+        if crash::due(crash::BINDING_APPEND) {
+            let _ = file.append(&frame[..frame.len() / 2]);
+            crash::now(crash::BINDING_APPEND);
+        }
         let written = file.append(frame);
+        crash::point(crash::BINDING_APPEND);
         let synced = match self.plant {
             Plant::AcknowledgeBeforeSync => written.is_ok().then_some(Ok(())),
             _ => written.is_ok().then(|| file.sync()),
