@@ -215,6 +215,20 @@ def test_many_connections(ruslo):
         connection.close()
 
 
+def test_an_acknowledged_write_is_seen_by_everybody(ruslo):
+    ruslo.execute(
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM t",
+        "CREATE TABLE copy (n bigint)",
+    )
+    with ruslo.connect() as writer, ruslo.connect() as reader:
+        for i in range(1, 101):
+            writer.execute(f"INSERT INTO t VALUES ({i})")
+            assert reader.execute("SELECT n FROM n").fetchall() == [(i,)]
+            reader.execute("INSERT INTO copy SELECT n FROM n")
+            assert writer.execute("SELECT max(n), count(*) FROM copy").fetchall() == [(i, i)]
+
+
 def test_a_read_sees_one_time(ruslo):
     """Money moves between two tables' views; every read must see the same sum."""
     ruslo.execute(

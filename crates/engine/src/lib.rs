@@ -26,6 +26,7 @@ mod session;
 pub mod system;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use figures::{Family, FigureKind};
@@ -68,6 +69,8 @@ struct Shared {
     catalog: Catalog,
     coordinator: Coordinator,
     workers: Workers,
+    /// The last time of an acknowledged write: every later read sees it, whoever wrote it.
+    acknowledged: AtomicU64,
     /// Statements that change the catalog run one after the other.
     ddl: tokio::sync::Mutex<()>,
     /// None: nothing survives.
@@ -146,6 +149,7 @@ impl Engine {
             catalog: Catalog::new(),
             coordinator: Coordinator::start(workers.clone(), responses, beginning),
             workers,
+            acknowledged: AtomicU64::new(0),
             ddl: tokio::sync::Mutex::new(()),
             durable,
             history: Mutex::new(history),

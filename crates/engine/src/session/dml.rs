@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -83,6 +84,7 @@ impl Session {
                 reply,
             };
             let time = self.shared.coordinator.ask(write).await?;
+            self.shared.acknowledged.fetch_max(time, Ordering::AcqRel);
             *last_write = time;
             self.last_write = time;
             self.wrote = true;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Time};
@@ -38,6 +39,9 @@ impl Session {
         at_least: Time,
     ) -> Result<(HashMap<ObjectId, Vec<RecordBatch>>, ReadHold)> {
         let mut at_least = at_least;
+        if !plan.inputs().is_empty() {
+            at_least = at_least.max(self.shared.acknowledged.load(Ordering::Acquire));
+        }
         for relation in plan.inputs() {
             if let Some(object) = self.shared.catalog.get(relation.id) {
                 at_least = at_least.max(object.readable_from()?);
