@@ -34,7 +34,8 @@ pub fn start(limit: u64, folder: &Path) -> io::Result<()> {
             let mut watch = Watch {
                 limit,
                 program: 0,
-                spoken: None,
+                spilling_told: None,
+                tight_told: None,
             };
             loop {
                 watch.look();
@@ -48,7 +49,8 @@ struct Watch {
     limit: u64,
     /// Pages of files while the arena had none, in bytes.
     program: u64,
-    spoken: Option<Instant>,
+    spilling_told: Option<Instant>,
+    tight_told: Option<Instant>,
 }
 
 impl Watch {
@@ -76,16 +78,23 @@ impl Watch {
                 arena::let_go();
             }
         }
-        let news = (spilling && !was_spilling) || (tight && !was_tight);
-        if news && self.spoken.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
-            self.spoken = Some(Instant::now());
-            let (limit_mb, heap_mb) = (self.limit >> 20, resident.heap >> 20);
-            match tight {
-                true => tracing::warn!(limit_mb, heap_mb, "memory is short: sources wait"),
-                false => tracing::info!(limit_mb, heap_mb, "new state goes to files"),
-            }
+        let (limit_mb, heap_mb) = (self.limit >> 20, resident.heap >> 20);
+        if spilling && !was_spilling && is_due(&mut self.spilling_told) {
+            tracing::info!(limit_mb, heap_mb, "new state goes to files");
+        }
+        if tight && !was_tight && is_due(&mut self.tight_told) {
+            tracing::warn!(limit_mb, heap_mb, "memory is short: sources wait");
         }
     }
+}
+
+/// Whether something was not said lately; it then is said now.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let due = told.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL);
+    if due {
+        *told = Some(Instant::now());
+    }
+    due
 }
 
 /// Bytes that the process holds.
