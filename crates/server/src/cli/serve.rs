@@ -1,6 +1,7 @@
 //! Starting and ending a whole server: engine, Postgres port, HTTP port.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -168,7 +169,10 @@ pub(super) fn limit_memory(memory: &Memory) -> Result<()> {
         MEMORY_MIN >> 20
     );
     let folder = &memory.folder;
-    let started = std::fs::create_dir_all(folder)
+    let started = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
         .and_then(|()| ruslo_memory::start(bytes, folder))
         .with_context(|| {
             format!(

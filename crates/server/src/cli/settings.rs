@@ -190,22 +190,25 @@ impl ServerArgs {
         let of_file = of_file.transpose().map_err(anyhow::Error::msg)?;
         let data_dir = given.data_dir.or(file.data_dir);
         let store = given.store.or(file.store);
+        let storage = storage(
+            store,
+            data_dir.clone(),
+            given.key_file.or(file.key_file),
+            Duration::from_millis(interval.unwrap_or(CHECKPOINT_INTERVAL_MS)),
+            keep,
+        );
+        let kept = match &storage {
+            Storage::Memory => None,
+            Storage::Store { .. } => Some(data_dir.unwrap_or_else(|| DATA_DIR.into())),
+        };
         let memory = Memory {
             limit: given.memory_limit.or(of_file),
             folder: given
                 .spill_dir
                 .or(file.spill_dir)
-                .or(data_dir.clone())
-                .or((keep && store.is_none()).then(|| DATA_DIR.into()))
+                .or(kept)
                 .unwrap_or_else(std::env::temp_dir),
         };
-        let storage = storage(
-            store,
-            data_dir,
-            given.key_file.or(file.key_file),
-            Duration::from_millis(interval.unwrap_or(CHECKPOINT_INTERVAL_MS)),
-            keep,
-        );
         let http = given.http.or(file.http).unwrap_or_else(|| HTTP.into());
         Ok(Settings {
             listen: given

@@ -107,7 +107,10 @@ pub(super) fn settle_distinct(distinct: Distinct) -> DfResult<LogicalPlan> {
         .iter()
         .any(|f| shows_key(f.data_type()).is_some())
     {
-        return settle_aggregate(Aggregate::try_new(input, columns.collect(), vec![])?);
+        let groups = settle_aggregate(Aggregate::try_new(input, columns.collect(), vec![])?)?;
+        // Groups are distinct already; the node says so to who looks at this plan, and is left
+        // out where a view is lowered.
+        return LogicalPlanBuilder::from(groups).distinct()?.build();
     }
     let keys = columns.map(|column| keyed(column, &schema));
     let keys = keys.collect::<DfResult<Vec<_>>>()?;

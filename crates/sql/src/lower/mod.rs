@@ -158,6 +158,9 @@ pub(crate) fn lower(plan: &LogicalPlan) -> Result<Lowered> {
         LogicalPlan::Join(node) => join::lower_join(node),
         LogicalPlan::Distinct(Distinct::All(input)) => {
             let input = lower(input)?;
+            if key::unique_key(&input.plan, &|_| None).is_some() {
+                return Ok(input);
+            }
             Ok(Lowered {
                 plan: Plan::Distinct {
                     input: Box::new(input.plan),
