@@ -337,4 +337,3 @@ def test_a_clock_set_back_while_the_server_runs(start_ruslo, clock, pipeline, ka
     assert visible_ahead_s(ruslo) > HOUR_S - 60
     ruslo.restart()
     check_rows(ruslo, 5)
-    goes_on(ruslo, kafka, topic, redis, 6)
