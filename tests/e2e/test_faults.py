@@ -337,3 +337,16 @@ def test_a_clock_set_back_while_the_server_runs(start_ruslo, clock, pipeline, ka
     assert visible_ahead_s(ruslo) > HOUR_S - 60
     ruslo.restart()
     check_rows(ruslo, 5)
+
+
+@pytest.mark.xfail(reason="a row is lost in 1 of 20 runs: see Known gaps in ARCHITECTURE.md", strict=False)
+def test_going_on_after_a_restart_with_times_ahead(start_ruslo, clock, pipeline, kafka, topic, redis):
+    """As above, and one more row and view when the server is back."""
+    ruslo = start_ruslo(workers=2, env=clock.env)
+    ruslo.execute(*pipeline)
+    for number, ahead in enumerate([0, HOUR_S, 0, -HOUR_S, 0], start=1):
+        clock.set(ahead)
+        goes_on(ruslo, kafka, topic, redis, number)
+    ruslo.restart()
+    check_rows(ruslo, 5)
+    goes_on(ruslo, kafka, topic, redis, 6)
