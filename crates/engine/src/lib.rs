@@ -244,6 +244,14 @@ impl Engine {
         }
     }
 
+    /// Ends as a crash would, for tests: no last checkpoint, and what is on its way is given up. The
+    /// store can be opened again once all clones and sessions are gone.
+    #[doc(hidden)]
+    pub async fn crash(self) {
+        self.shared.coordinator.send(Request::Shutdown);
+        self.shared.coordinator.ended().await;
+    }
+
     /// Figures of all objects there are, for monitoring.
     pub async fn figures(&self) -> Vec<Family> {
         figures::collect(&self.shared).await

@@ -74,6 +74,24 @@ fn a_sink_reports_the_snapshot_and_then_every_change() {
     }
 }
 
+/// A restart closes the checkpoint's own time again, and times may follow each other without a gap.
+#[test]
+fn rows_are_in_the_time_they_are_closed_with() {
+    for workers in [1, 2] {
+        let mut cluster = Cluster::new(workers);
+        let table = cluster.table(&[("k", Int64)], &[0]);
+        let first = cluster.time;
+        cluster.workers.send(Command::Close { time: first });
+        for number in 1..=20 {
+            cluster.write(&table, &[(vec![int(number as i64)], 1)]);
+            cluster.time = first + number;
+            cluster.workers.send(Command::Close { time: cluster.time });
+            cluster.wait_complete(cluster.time);
+            assert_eq!(cluster.peek(&table, cluster.time).len(), number as usize);
+        }
+    }
+}
+
 #[test]
 fn views_come_and_go_while_data_flows() {
     for workers in [1, 2] {

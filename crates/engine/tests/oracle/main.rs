@@ -4,14 +4,19 @@
 //! by the workers) must be exactly the rows of the view's own query, run from scratch by
 //! DataFusion over the tables as they are. The two share the binder but neither aggregates, joins
 //! nor state. Planted faults show that the comparison can fail.
+//!
+//! Every history runs once more with crashes in its middle, between checkpoints that begin every few
+//! milliseconds: what comes back must be what was there, and be kept up to date from there on.
 
 mod queries;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
-use ruslo_engine::{Config, Engine, Faults, Outcome, Session, Storage};
+use rand::{Rng, SeedableRng};
+use ruslo_engine::{Config, Engine, ErrorKind, Faults, Outcome, Session, Storage};
 use ruslo_repr::text::{TextStyle, write_text};
 
 use queries::{Operator, View, random_view};
@@ -38,9 +43,15 @@ struct Checked {
 
 struct Oracle {
     rng: StdRng,
-    session: Session,
+    config: Config,
+    faults: Faults,
+    /// None only while it is being started again.
+    running: Option<(Engine, Session)>,
     views: Vec<View>,
     checked: Checked,
+    /// How many writes are left until the next crash; None: there is none.
+    crash_after: Option<u32>,
+    crashes: u32,
 }
 
 /// A view whose rows were not what its query gives.
@@ -55,30 +66,51 @@ struct Difference {
 
 impl Oracle {
     async fn start(seed: u64, workers: usize, faults: Faults) -> Oracle {
-        let engine = Engine::start_with_faults(
-            Config {
-                workers,
-                storage: Storage::Memory,
-            },
-            faults,
-        )
-        .await
-        .unwrap();
-        let session = engine.session("root", "dev");
-        let rng = StdRng::seed_from_u64(seed);
+        let storage = Storage::Memory;
+        Self::with(seed, Config { workers, storage }, faults).await
+    }
+
+    /// One that crashes now and then, with its data in `folder`.
+    async fn crashing(seed: u64, workers: usize, faults: Faults, folder: &Path) -> Oracle {
+        let storage = Storage::Store {
+            url: folder.display().to_string(),
+            key_file: folder.join("key"),
+            checkpoint_interval: Duration::from_millis(20),
+        };
+        let mut oracle = Self::with(seed, Config { workers, storage }, faults).await;
+        oracle.crash_after = Some(3);
+        oracle
+    }
+
+    async fn with(seed: u64, config: Config, faults: Faults) -> Oracle {
+        let running = Some(start(&config, faults).await);
         Oracle {
-            rng,
-            session,
+            rng: StdRng::seed_from_u64(seed),
+            config,
+            faults,
+            running,
             views: vec![],
             checked: Checked::default(),
+            crash_after: None,
+            crashes: 0,
         }
     }
 
+    async fn crash(&mut self) {
+        if let Some((engine, session)) = self.running.take() {
+            drop(session);
+            engine.crash().await;
+        }
+        self.running = Some(start(&self.config, self.faults).await);
+        self.crashes += 1;
+    }
+
     async fn run(&mut self, sql: &str) -> Outcome {
-        let statements = self.session.parse(sql).unwrap();
+        let (_, session) = self.running.as_mut().expect("an engine that runs");
+        let statements = session.parse(sql).unwrap();
         let mut last = Outcome::Empty;
         for statement in &statements {
-            let outcome = self.session.execute(statement, &[], &[]).await;
+            let outcome = session.execute(statement, &[], &[]).await;
             last = outcome.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         }
         last
@@ -146,6 +178,17 @@ impl Oracle {
             .next()
             .and_then(|n| n.parse().ok())
             .unwrap_or(0);
+        // What was acknowledged is there, whether or not a checkpoint has come by.
+        if let Some(left) = self.crash_after {
+            self.crash_after = Some(left.saturating_sub(1));
+            if left == 0 {
+                self.crash().await;
+                self.crash_after = Some(self.rng.random_range(2..8));
+                return self
+                    .check(&format!("a crash after {statement}"), updates)
+                    .await;
+            }
+        }
         self.check(&statement, updates).await
     }
 
@@ -176,6 +219,22 @@ impl Oracle {
     }
 }
 
+/// A store is free a little after the engine that crashed: its threads have to end.
+async fn start(config: &Config, faults: Faults) -> (Engine, Session) {
+    let began = Instant::now();
+    loop {
+        match Engine::start_with_faults(config.clone(), faults).await {
+            Ok(engine) => {
+                let session = engine.session("root", "dev");
+                return (engine, session);
+            }
+            Err(error) if began.elapsed() > Duration::from_secs(10) => panic!("{error:?}"),
+            Err(error) => assert_eq!(error.kind, ErrorKind::InvalidState, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// The rows of `a` that are not in `b`, counted.
 fn minus(a: &[String], b: &[String]) -> Vec<String> {
     let mut left = b.to_vec();
@@ -194,20 +253,31 @@ fn histories() -> u64 {
     set.and_then(|n| n.parse().ok()).unwrap_or(12)
 }
 
+fn first_seed() -> u64 {
+    let set = std::env::var("ORACLE_SEED").ok();
+    set.map_or(1, |seed| seed.parse().unwrap())
+}
+
+fn workers(seed: u64) -> usize {
+    1 + (seed % 2) as usize
+}
+
+fn replay(seed: u64, test: &str) -> String {
+    format!(
+        "again with: ORACLE_SEED={seed} ORACLE_HISTORIES=1 cargo test --workspace --test oracle \
+         {test}"
+    )
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn views_equal_recomputation_at_every_time() {
-    let first: u64 = std::env::var("ORACLE_SEED")
-        .ok()
-        .map_or(1, |seed| seed.parse().unwrap());
+    let first = first_seed();
     let mut total = Checked::default();
     for seed in first..first + histories() {
-        let workers = 1 + (seed % 2) as usize;
-        let mut oracle = Oracle::start(seed, workers, Faults::default()).await;
+        let mut oracle = Oracle::start(seed, workers(seed), Faults::default()).await;
         if let Err(difference) = oracle.history(10, 16).await {
-            panic!(
-                "seed {seed}: {difference:#?}\nagain with: \
-                 ORACLE_SEED={seed} ORACLE_HISTORIES=1 cargo test -p ruslo-engine --test oracle"
-            );
+            let replay = replay(seed, "at_every_time");
+            panic!("seed {seed}: {difference:#?}\n{replay}");
         }
         for (operator, n) in oracle.checked.plans {
             *total.plans.entry(operator).or_default() += n;
@@ -235,6 +305,24 @@ async fn views_equal_recomputation_at_every_time() {
             "no plan with {operator:?} was checked"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_equal_recomputation_over_crashes() {
+    let first = first_seed();
+    let mut crashes = 0;
+    for seed in first..first + histories() {
+        let folder = tempfile::tempdir().unwrap();
+        let (workers, faults) = (workers(seed), Faults::default());
+        let mut oracle = Oracle::crashing(seed, workers, faults, folder.path()).await;
+        if let Err(difference) = oracle.history(10, 16).await {
+            let replay = replay(seed, "over_crashes");
+            panic!("seed {seed}: {difference:#?}\n{replay}");
+        }
+        assert!(oracle.crashes >= 2, "seed {seed}: {}", oracle.crashes);
+        crashes += oracle.crashes;
+    }
+    println!("{crashes} crashes");
 }
 
 async fn is_caught(faults: Faults) -> bool {
