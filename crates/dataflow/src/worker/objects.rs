@@ -143,7 +143,16 @@ impl TableInput {
 
     /// Hands over what was written as of `time` and moves past it.
     pub(crate) fn close(&mut self, time: Time) -> Result<()> {
-        let time = time.max(*self.handle.time());
+        if time < *self.handle.time() {
+            // It was empty then. The input stays where it is: moved on, it would be ahead of the
+            // times to come, and rows would be later than the time they are acknowledged with.
+            return match self.pending.is_empty() {
+                true => Ok(()),
+                false => Err(Error::internal(
+                    "rows of a table are of a time before its first",
+                )),
+            };
+        }
         self.handle.advance_to(time);
         let pending = std::mem::take(&mut self.pending);
         for update in self.splitter.split(pending, time)? {
