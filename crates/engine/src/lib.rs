@@ -261,6 +261,10 @@ impl Engine {
         if tokio::time::timeout(LOG_END_MAX, ended).await.is_err() {
             tracing::warn!("the binding log did not end in time; nothing acknowledged is lost");
         }
+        if !self.shared.host.threads {
+            // Paced workers go on only where somebody paces them, who then also ends them.
+            return;
+        }
         let workers = self.shared.workers.clone();
         let joined = tokio::task::spawn_blocking(move || workers.join());
         if tokio::time::timeout(WORKERS_END_MAX, joined).await.is_err() {
