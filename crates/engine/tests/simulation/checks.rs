@@ -35,6 +35,8 @@ pub(crate) struct Checks {
     seen: usize,
     objects: BTreeMap<String, Presence>,
     sinks: u64,
+    /// Messages that are no JSON.
+    spoilt: usize,
     /// Values that a row of `a` was ever given.
     given: BTreeMap<i64, BTreeSet<i64>>,
     /// By key of a sink: the count that it showed last.
@@ -51,6 +53,7 @@ impl Checks {
             seen: 0,
             objects: BTreeMap::new(),
             sinks: 0,
+            spoilt: 0,
             given: BTreeMap::new(),
             shown: BTreeMap::new(),
         }
@@ -61,6 +64,10 @@ impl Checks {
         let partition = message.k as usize % self.topic.len();
         self.topic[partition].push(message);
         partition
+    }
+
+    pub(crate) fn spoilt(&mut self) {
+        self.spoilt += 1;
     }
 
     pub(crate) fn table(&self) -> Table {
@@ -204,10 +211,16 @@ impl Checks {
     }
 
     /// What has yet to come before the history is at its end.
-    pub(crate) fn missing(&self, outlet: &SimOutlet) -> Option<String> {
+    pub(crate) fn missing(&self, outlet: &SimOutlet, undecoded: usize) -> Option<String> {
         let lengths: Vec<usize> = self.topic.iter().map(Vec::len).collect();
         if lengths != self.read {
             return Some(format!("read {:?} of {lengths:?} messages", self.read));
+        }
+        if undecoded != self.spoilt {
+            return Some(format!(
+                "{undecoded} decode errors, but must be {}",
+                self.spoilt
+            ));
         }
         let values = outlet.values();
         for (sink, _) in self
@@ -237,6 +250,16 @@ impl Checks {
             }
         }
         None
+    }
+
+    /// The first sink that is there.
+    pub(crate) fn a_sink(&self) -> Option<String> {
+        let mut there = self
+            .objects
+            .iter()
+            .filter(|(_, p)| **p == Presence::Present);
+        let sink = there.find(|(name, _)| name.starts_with("sink"));
+        sink.map(|(name, _)| name.clone())
     }
 
     pub(crate) fn readable(&self) -> Vec<&'static str> {

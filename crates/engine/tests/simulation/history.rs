@@ -43,7 +43,7 @@ pub(crate) struct History {
     pub(crate) counts: RefCell<Counts>,
     /// Whether source, table and the first view are there.
     pub(crate) is_set_up: Cell<bool>,
-    workers: usize,
+    workers: Cell<usize>,
     is_bucket: bool,
     key_file: std::path::PathBuf,
     plant: Plant,
@@ -62,7 +62,7 @@ impl History {
             verbose: std::env::var_os("RUSLO_TRACE").is_some(),
             counts: RefCell::default(),
             is_set_up: Cell::new(false),
-            workers: 1 + random.below(2) as usize,
+            workers: Cell::new(1),
             is_bucket: random.below(3) == 0,
             key_file: folder.join("key"),
             plant,
@@ -110,13 +110,14 @@ impl History {
             true => sim::Faults::default(),
             false => sim::Faults {
                 errors: self.pick(&[0, 0, 0, 20, 80]),
-                delays: self.pick(&[0, 0, 300]),
+                delays: self.pick(&[0, 300, 900]),
             },
         };
         self.world.set_faults(faults);
         self.broker.set_away(false);
         self.outlet.set_away(false);
         self.broker.set_slow(self.pick(&[0, 300, 900]));
+        self.workers.set(1 + self.draw(2) as usize);
         self.outlet
             .set_faults(if is_last { 0 } else { self.pick(&[0, 0, 200]) });
         let seed = self.random.borrow_mut().next_u64();
@@ -124,14 +125,14 @@ impl History {
             random: Random::new(seed),
             world: self.world.clone(),
             rounds: None,
-            turns: (0..self.workers)
+            turns: (0..self.workers.get())
                 .map(|_| self.pick(&[1000, 600, 150]))
                 .collect(),
         };
         if !is_last {
             match self.draw(5) {
-                0 | 1 => self.world.crash_in(Some(self.draw(150))),
-                2 | 3 => fate.rounds = Some(self.draw(4000)),
+                0 | 1 => self.world.crash_in(Some(self.draw(80))),
+                2 | 3 => fate.rounds = Some(self.draw(500)),
                 _ => {}
             }
         }
@@ -169,7 +170,7 @@ impl History {
     async fn start(&self, started: &Started) -> Result<Engine, String> {
         let interval = self.pick(&[50, 300, 3000]);
         let config = Config {
-            workers: self.workers,
+            workers: self.workers.get(),
             storage: Storage::Store {
                 url: "sim".into(),
                 key_file: self.key_file.clone(),
@@ -200,6 +201,11 @@ impl History {
         self.settle_ddl(one, is_last).await?;
         if is_last {
             self.catch_up(one).await?;
+            if self.draw(2) == 0 {
+                self.note("the outlet loses what it had");
+                self.outlet.lose();
+                self.catch_up(one).await?;
+            }
             engine.shutdown(Duration::from_secs(5)).await;
             return Ok(());
         }
@@ -216,7 +222,7 @@ impl History {
     }
 
     async fn step(&self, one: &mut Session, two: &mut Session) -> Result<(), String> {
-        match self.draw(14) {
+        match self.draw(17) {
             0 | 1 => self.produce(),
             2 | 3 => self.write(one).await?,
             4 => self.read(one).await?,
@@ -238,6 +244,23 @@ impl History {
                 self.read(one).await?;
             }
             9 => self.drop_view(one).await?,
+            14 => {
+                // A past and a live flow at once.
+                self.produce();
+                let (created, written) = futures::join!(self.create_view(one), async {
+                    tokio::time::sleep(Duration::from_millis(self.draw(5))).await;
+                    self.produce();
+                    self.write(two).await
+                });
+                created.and(written)?;
+            }
+            15 => {
+                for _ in 0..4 {
+                    self.write(one).await?;
+                }
+                self.read(one).await?;
+            }
+            16 => self.drop_sink(one).await?,
             10 => self.create_sink(one).await?,
             11 => {
                 let shift = self.pick(&[-3600, -1, 1, 3600]);
@@ -262,7 +285,8 @@ impl History {
         loop {
             self.read(session).await?;
             self.checks.borrow_mut().sinks(&self.outlet)?;
-            let missing = self.checks.borrow().missing(&self.outlet);
+            let undecoded = self.undecoded(session).await?;
+            let missing = self.checks.borrow().missing(&self.outlet, undecoded);
             let Some(missing) = missing else {
                 return Ok(());
             };

@@ -18,6 +18,8 @@ struct State {
     away: bool,
     /// Writes that are not acknowledged, in a thousand.
     faults: u64,
+    /// How often the server was started anew, without what it had.
+    starts: u64,
 }
 
 /// Outlives the engine.
@@ -32,6 +34,7 @@ impl SimOutlet {
             applied: vec![],
             away: false,
             faults: 0,
+            starts: 0,
         })))
     }
 
@@ -41,6 +44,13 @@ impl SimOutlet {
 
     pub(crate) fn set_faults(&self, faults: u64) {
         self.0.lock().faults = faults;
+    }
+
+    /// Starts the server anew, with nothing.
+    pub(crate) fn lose(&self) {
+        let mut state = self.0.lock();
+        state.values.clear();
+        state.starts += 1;
     }
 
     pub(crate) fn values(&self) -> BTreeMap<String, String> {
@@ -89,17 +99,43 @@ impl Outlet for SimOutlet {
     }
 
     fn unconnected(&self, _: &RedisOptions) -> Result<Box<dyn Writer>> {
-        Ok(Box::new(SimWriter(self.clone())))
+        Ok(Box::new(SimWriter {
+            outlet: self.clone(),
+            starts: None,
+            restarted: false,
+        }))
     }
 }
 
-struct SimWriter(SimOutlet);
+struct SimWriter {
+    outlet: SimOutlet,
+    /// Which start of the server it is connected to.
+    starts: Option<u64>,
+    restarted: bool,
+}
 
 impl SimWriter {
     /// The way there or back.
     async fn travel(&self) {
-        let micros = self.0.0.lock().random.below(3000);
+        let micros = self.outlet.0.lock().random.below(3000);
         tokio::time::sleep(Duration::from_micros(micros)).await;
+    }
+}
+
+impl SimWriter {
+    /// Finds the server, or that it is away, or that it is another than before.
+    fn reach(&mut self) -> std::result::Result<(), SinkError> {
+        let state = self.outlet.0.lock();
+        if state.away {
+            return Err(failed());
+        }
+        let before = self.starts.replace(state.starts);
+        if before.is_some_and(|before| before != state.starts) {
+            // The connection broke; the next try has a new one.
+            self.restarted = true;
+            return Err(failed());
+        }
+        Ok(())
     }
 }
 
@@ -110,11 +146,9 @@ impl Writer for SimWriter {
     ) -> Answer<'a, std::result::Result<(), SinkError>> {
         Box::pin(async move {
             self.travel().await;
+            self.reach()?;
             let acknowledged = {
-                let state = &mut *self.0.0.lock();
-                if state.away {
-                    return Err(failed());
-                }
+                let state = &mut *self.outlet.0.lock();
                 let fails = state.random.per_mille(state.faults);
                 let done = match fails {
                     true => state.random.below(ops.len() as u64 + 1) as usize,
@@ -131,12 +165,11 @@ impl Writer for SimWriter {
     fn check(&mut self) -> Answer<'_, std::result::Result<(), SinkError>> {
         Box::pin(async move {
             self.travel().await;
-            let away = self.0.0.lock().away;
-            (!away).then_some(()).ok_or_else(failed)
+            self.reach()
         })
     }
 
     fn take_restarted(&mut self) -> bool {
-        false
+        std::mem::take(&mut self.restarted)
     }
 }

@@ -50,6 +50,10 @@ impl History {
             let p = self.checks.borrow_mut().produced(Message { k, v });
             self.broker
                 .produce(p, format!("{{\"p\": {p}, \"k\": {k}, \"v\": {v}}}"));
+            if self.draw(20) == 0 {
+                self.checks.borrow_mut().spoilt();
+                self.broker.produce(p, format!("{{\"p\": {p}, "));
+            }
         }
     }
 
@@ -189,6 +193,27 @@ impl History {
         let sql = format!("DROP MATERIALIZED VIEW {name}");
         if self.ddl(session, &sql).await? {
             self.checks.borrow_mut().gone(name);
+        }
+        Ok(())
+    }
+
+    /// How many messages are told to be undecodable.
+    pub(crate) async fn undecoded(&self, session: &mut Session) -> Result<usize, String> {
+        let sql = "SELECT * FROM ruslo.decode_errors";
+        let outcome = self.execute(session, sql).await;
+        match outcome.map_err(|error| format!("{sql}: {error:?}"))? {
+            Outcome::Rows { batches, .. } => Ok(batches.iter().map(|b| b.num_rows()).sum()),
+            _ => Err(format!("{sql}: no rows")),
+        }
+    }
+
+    pub(crate) async fn drop_sink(&self, session: &mut Session) -> Result<(), String> {
+        let Some(name) = self.checks.borrow().a_sink() else {
+            return Ok(());
+        };
+        self.checks.borrow_mut().set(&name, Presence::Unsure);
+        if self.ddl(session, &format!("DROP SINK {name}")).await? {
+            self.checks.borrow_mut().gone(&name);
         }
         Ok(())
     }
