@@ -170,12 +170,18 @@ impl RunReader {
         })
     }
 
-    /// The next batch; None at the end.
+    /// The next batch; None at the end. After an error it can be asked again for the same one.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let Some(part) = self.blocks.pop_front() else {
             return Ok(None);
         };
-        let bytes = self.fetch(&part).await?;
+        let bytes = match self.fetch(&part).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.blocks.push_front(part);
+                return Err(error);
+            }
+        };
         let Some(block) = part.block else {
             return Ok(None);
         };

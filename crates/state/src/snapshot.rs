@@ -120,7 +120,8 @@ impl Scan {
         &self.schema
     }
 
-    /// The next batch; None at the end. What was read before an error is right, but not all.
+    /// The next batch; None at the end. After an error that [can be retried](Error::can_retry) the
+    /// next call goes on where this one was.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(reader) = &mut self.reader {
