@@ -25,7 +25,7 @@ use history::History;
 use ruslo_engine::host::Plant;
 
 /// Without a number in the environment.
-const HISTORIES: u64 = 200;
+const HISTORIES: u64 = 250;
 /// How many are tried at most to catch a fault that was built in.
 const PLANTED: u64 = 60;
 /// Processes at a time.
