@@ -28,6 +28,9 @@ use tokio::runtime::Handle;
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// The client of a source, and its lanes.
+pub type Opened = (Box<dyn Reader>, Vec<Box<dyn Lane>>);
+
 /// Where the engine runs.
 #[derive(Clone)]
 pub struct Host {
@@ -77,7 +80,7 @@ pub trait Broker: Send + Sync {
         start: &StartOffsets,
         end: Option<&StartOffsets>,
         lanes: usize,
-    ) -> Result<(Box<dyn Reader>, Vec<Box<dyn Lane>>)>;
+    ) -> Result<Opened>;
 }
 
 /// The client of a source. Dropping it closes it.
@@ -208,7 +211,7 @@ impl Broker for Kafka {
         start: &StartOffsets,
         end: Option<&StartOffsets>,
         lanes: usize,
-    ) -> Result<(Box<dyn Reader>, Vec<Box<dyn Lane>>)> {
+    ) -> Result<Opened> {
         let (reader, lanes) = KafkaReader::open(options, name, start, end, lanes)?;
         let lanes = lanes.into_iter().map(|lane| Box::new(lane) as _).collect();
         Ok((Box::new(reader), lanes))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ruslo_engine::host::{
-    Broker, Gap, KafkaOptions, Lane, LaneError, PartitionStatus, Polled, Probed, Reader,
+    Broker, Gap, KafkaOptions, Lane, LaneError, Opened, PartitionStatus, Polled, Probed, Reader,
     ReaderState, ReaderStatus, StartOffsets,
 };
 use ruslo_engine::{Error, ErrorKind, Result};
@@ -82,7 +82,7 @@ impl Broker for SimBroker {
         start: &StartOffsets,
         end: Option<&StartOffsets>,
         lanes: usize,
-    ) -> Result<(Box<dyn Reader>, Vec<Box<dyn Lane>>)> {
+    ) -> Result<Opened> {
         let closed = Arc::new(AtomicBool::new(false));
         let named = end.unwrap_or(start).keys();
         let next: StartOffsets = named
