@@ -7,7 +7,7 @@ export RUSLO_CACHE ?= $(HOME)/.cache/ruslo
 PYTHON := PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 $(RUSLO_CACHE)/venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-e2e bench services services-down fmt lint
+.PHONY: help demo test test-rust test-e2e soak bench services services-down fmt lint
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,11 @@ test-e2e:
 	@scripts/setup test
 	cargo test --workspace --no-run
 	$(PYTHON) -m pytest tests/e2e
+
+# A history that is wrong prints the command that replays it.
+soak: ## Simulate many more histories than the tests do (RUSLO_HISTORIES=… STATE_HISTORIES=…)
+	RUSLO_HISTORIES=$${RUSLO_HISTORIES:-5000} STATE_HISTORIES=$${STATE_HISTORIES:-20000} \
+		cargo test --workspace --test simulation -- --nocapture
 
 bench: ## Measure throughput, memory and freshness (BENCH_EVENTS=… BENCH_RUNS=…)
 	@scripts/setup test

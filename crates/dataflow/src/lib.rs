@@ -27,4 +27,6 @@ mod workers;
 
 pub use protocol::{Command, DurablePoint, ObjectStats, Response, arranged_columns, error_schema};
 pub use queue::{BatchQueue, Closed, SourceBatch};
+#[doc(hidden)]
+pub use workers::Pacer;
 pub use workers::{Faults, Workers, WorkersConfig};

@@ -41,6 +41,48 @@ pub struct Faults {
     pub durable: bool,
 }
 
+/// Lets one worker go on by one turn at a time, so that whoever has it decides what comes when: a
+/// simulation, where only one thread runs at any moment.
+#[doc(hidden)]
+pub struct Pacer {
+    go: mpsc::Sender<()>,
+    done: mpsc::Receiver<bool>,
+}
+
+impl Pacer {
+    /// Lets the worker do one turn and waits for its end; whether it had something to do.
+    pub fn turn(&mut self) -> bool {
+        self.go.send(()).is_ok() && self.done.recv().unwrap_or(false)
+    }
+}
+
+/// The worker's end of a [`Pacer`].
+pub(crate) struct Pace {
+    go: mpsc::Receiver<()>,
+    done: mpsc::Sender<bool>,
+}
+
+impl Pace {
+    fn new() -> (Pacer, Pace) {
+        let (go, wait) = mpsc::channel();
+        let (tell, done) = mpsc::channel();
+        let pace = Pace {
+            go: wait,
+            done: tell,
+        };
+        (Pacer { go, done }, pace)
+    }
+
+    /// Waits for the next turn; false once nobody will give one.
+    pub(crate) fn wait(&self) -> bool {
+        self.go.recv().is_ok()
+    }
+
+    pub(crate) fn done(&self, busy: bool) {
+        let _ = self.done.send(busy);
+    }
+}
+
 /// All workers of this process. Cheap to clone; the last clone to go shuts them down.
 #[derive(Clone)]
 pub struct Workers(Arc<Inner>);
@@ -73,6 +115,28 @@ impl Workers {
         faults: Faults,
         on_response: OnResponse,
     ) -> Result<Workers> {
+        let paces = vec![];
+        Self::start_paced(config, faults, on_response, paces)
+    }
+
+    /// Starts workers that do nothing by themselves.
+    #[doc(hidden)]
+    pub fn start_in_turns(
+        config: WorkersConfig,
+        faults: Faults,
+        on_response: OnResponse,
+    ) -> Result<(Workers, Vec<Pacer>)> {
+        let (pacers, paces) = (0..config.workers).map(|_| Pace::new()).unzip();
+        let workers = Self::start_paced(config, faults, on_response, paces)?;
+        Ok((workers, pacers))
+    }
+
+    fn start_paced(
+        config: WorkersConfig,
+        faults: Faults,
+        on_response: OnResponse,
+        paces: Vec<Pace>,
+    ) -> Result<Workers> {
         if config.workers == 0 {
             let kind = ruslo_repr::ErrorKind::InvalidParameter;
             return Err(Error::new(kind, "the number of workers must be at least 1"));
@@ -85,6 +149,7 @@ impl Workers {
             commands: Mutex::new(senders),
         });
         let receivers = Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
+        let paces = Mutex::new(paces.into_iter().map(Some).collect::<Vec<_>>());
         let (for_workers, evaluator) = (shared.clone(), config.evaluator);
         let durable = config.durable;
         let communication = timely::CommunicationConfig::Process(config.workers);
@@ -105,6 +170,7 @@ impl Workers {
                 on_response: on_response.clone(),
                 faults,
                 durable,
+                pace: lock(&paces).get_mut(index).and_then(Option::take),
             };
             stacker::grow(STACK_BYTES, || run_worker(timely, ends));
         });

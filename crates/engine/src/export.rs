@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
-use ruslo_connector::redis::{RedisOp, RedisWriter};
+use ruslo_connector::redis::RedisOp;
 use ruslo_dataflow::arranged_columns;
 use ruslo_repr::row::batch_of;
 use ruslo_repr::{Diff, Error, ObjectId, Result, RowBytes, RowCodec, Schema, Time};
@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) use self::encoding::{Clash, Encoding};
 use self::keys::{Dirty, SharedKeys};
 use crate::coordinator::{Coordinator, PeekTarget, ReadHold, Request, RowChanges, SinkChanges};
+use crate::host::{Answer, Writer};
 
 /// Operations in one pipeline at most.
 const BATCH_OPS_MAX: usize = 1000;
@@ -133,7 +134,7 @@ pub(crate) struct RecoveredSink {
     pub(crate) last: Time,
 }
 
-type Flush = Pin<Box<dyn Future<Output = RedisWriter> + Send>>;
+type Flush = Answer<'static, Box<dyn Writer>>;
 type Reading = Pin<Box<dyn Future<Output = Result<(ReadHold, RowChanges)>> + Send>>;
 
 /// Where the writing of the whole view stands.
@@ -179,7 +180,7 @@ impl Export {
     pub(crate) fn spawn(
         sink: Arc<Sink>,
         config: ExportConfig,
-        writer: RedisWriter,
+        writer: Box<dyn Writer>,
         changes: mpsc::UnboundedReceiver<SinkChanges>,
         visible: watch::Receiver<Time>,
     ) -> Result<()> {
@@ -226,7 +227,7 @@ impl Export {
 
     async fn run(
         mut self,
-        writer: RedisWriter,
+        writer: Box<dyn Writer>,
         (mut changes, mut asks): (
             mpsc::UnboundedReceiver<SinkChanges>,
             mpsc::UnboundedReceiver<DeletesAsked>,
@@ -500,7 +501,7 @@ impl Export {
 
     /// Takes some dirty keys and writes them, however long it takes. With none it only looks
     /// whether the server is there.
-    fn flush(&mut self, mut writer: RedisWriter) -> Flush {
+    fn flush(&mut self, mut writer: Box<dyn Writer>) -> Flush {
         let keys = match self.nothing_to_write() {
             true => vec![],
             false => self.dirty.take(BATCH_OPS_MAX),

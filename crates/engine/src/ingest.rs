@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ruslo_connector::kafka::{KafkaOptions, KafkaReader, ReaderState, ReaderStatus};
+use ruslo_connector::kafka::{KafkaOptions, ReaderState, ReaderStatus};
 use ruslo_dataflow::Workers;
 use ruslo_format::JsonOptions;
 use ruslo_repr::{ObjectId, Result, Schema};
@@ -32,6 +32,7 @@ use tokio::sync::oneshot;
 use crate::bad_data::BadData;
 use crate::coordinator::Coordinator;
 use crate::gaps::{Gaps, SavedGaps};
+use crate::host::{Host, Reader, Running};
 pub(crate) use again::{Again, Times};
 use lane::{LaneThread, Widen};
 
@@ -54,6 +55,7 @@ pub(crate) struct Source {
     pub(crate) start: Offsets,
     pub(crate) bad: BadData,
     pub(crate) counts: Counts,
+    pub(crate) host: Host,
     gaps: Gaps,
     /// Lanes that wait because memory is short.
     waits: AtomicUsize,
@@ -102,7 +104,7 @@ struct Live {
 
 /// A running reader and its lanes' threads.
 struct Reading {
-    reader: KafkaReader,
+    reader: Box<dyn Reader>,
     columns: BTreeSet<usize>,
     lanes: Vec<LaneThread>,
 }
@@ -115,6 +117,7 @@ impl Source {
         schema: Schema,
         json: JsonOptions,
         start: Offsets,
+        host: Host,
     ) -> Source {
         Source {
             id,
@@ -123,6 +126,7 @@ impl Source {
             schema,
             json,
             start,
+            host,
             bad: BadData::new(name),
             counts: Counts::default(),
             gaps: Gaps::default(),
@@ -238,7 +242,9 @@ impl Source {
         let mut from = self.start.clone();
         from.extend(bound.into_iter().flatten());
         let (reader, lanes) =
-            KafkaReader::open(&self.options, &self.name, &from, None, workers.workers())?;
+            self.host
+                .broker
+                .open(&self.options, &self.name, &from, None, workers.workers())?;
         let mut live = self.live.lock();
         // Another statement may have been faster, or the view that wanted it given up.
         if !live.needs_reading() {
@@ -296,7 +302,7 @@ impl Source {
                 .filter(|(partition, _)| bound.contains_key(partition)),
         );
         from.extend(again.iter().flat_map(|again| &again.from));
-        let (reader, lanes) = KafkaReader::open(
+        let (reader, lanes) = self.host.broker.open(
             &self.options,
             &format!("{}-past", self.name),
             &from,
@@ -346,12 +352,19 @@ impl Reading {
         self.reader.close();
         let deadline = Instant::now() + LANE_END_MAX;
         for lane in self.lanes {
-            while !lane.thread.is_finished() && Instant::now() < deadline {
+            let thread = match lane.running {
+                Running::Thread(thread) => thread,
+                Running::Task(task) => {
+                    task.abort();
+                    continue;
+                }
+            };
+            while !thread.is_finished() && Instant::now() < deadline {
                 std::thread::sleep(LANE_END_PAUSE);
             }
-            if !lane.thread.is_finished() {
+            if !thread.is_finished() {
                 tracing::error!("an ingest thread hangs; it is left behind");
-            } else if lane.thread.join().is_err() {
+            } else if thread.join().is_err() {
                 tracing::error!("an ingest thread panicked");
             }
         }
@@ -360,7 +373,7 @@ impl Reading {
 
 /// The reading of a topic's past for one view; dropping it ends the reading.
 pub(crate) struct Past {
-    reader: KafkaReader,
+    reader: Box<dyn Reader>,
     /// They end by themselves: at the end of the past, or when the reader is closed.
     _lanes: Vec<LaneThread>,
 }

@@ -17,6 +17,8 @@ mod durable;
 mod export;
 mod figures;
 mod gaps;
+#[doc(hidden)]
+pub mod host;
 mod ingest;
 mod introspection;
 mod layout;
@@ -31,7 +33,7 @@ use std::time::Duration;
 
 pub use figures::{Family, FigureKind};
 #[doc(hidden)]
-pub use ruslo_dataflow::Faults;
+pub use ruslo_dataflow::{Faults, Pacer};
 use ruslo_dataflow::{Workers, WorkersConfig};
 pub use ruslo_repr::{Error, ErrorKind, Result, Schema};
 pub use session::{CancelHandle, Description, Notice, Outcome, Param, Session, Statement};
@@ -43,6 +45,7 @@ use crate::catalog::{Body, Catalog};
 use crate::coordinator::{Beginning, CheckpointEnds, Coordinator, Request};
 use crate::durable::{Appender, Checkpointer, Deletes, Durable, History, Statuses};
 pub use crate::durable::{Backup, KEY_NAME, Storage, backup, restore};
+use crate::host::Host;
 
 /// How long the end of the engine waits for its workers.
 const WORKERS_END_MAX: Duration = Duration::from_secs(2);
@@ -81,6 +84,7 @@ struct Shared {
     recovering: Mutex<Option<String>>,
     /// The last checkpoints.
     statuses: Arc<Statuses>,
+    host: Host,
 }
 
 impl Shared {
@@ -113,6 +117,18 @@ impl Engine {
     }
 
     async fn open_with_faults(config: Config, faults: Faults) -> Result<Engine> {
+        let (engine, _) = Self::open_on(config, faults, Host::real()).await?;
+        Ok(engine)
+    }
+
+    /// Opens an engine on a host that is maybe no real one. Without threads of its own its workers
+    /// go on by their pacers, which must not outlive a runtime that is dropped.
+    #[doc(hidden)]
+    pub async fn open_on(
+        config: Config,
+        faults: Faults,
+        host: Host,
+    ) -> Result<(Engine, Vec<Pacer>)> {
         let mut beginning = Beginning::default();
         let (mut durable, mut history) = (None, None);
         if let Storage::Store {
@@ -121,30 +137,37 @@ impl Engine {
             checkpoint_interval,
         } = &config.storage
         {
-            let (opened, log, past) = durable::open(url, key_file, *checkpoint_interval).await?;
+            let (opened, log, past) = {
+                let interval = *checkpoint_interval;
+                durable::open(url, key_file, interval, &host).await?
+            };
             let (events, told) = mpsc::unbounded_channel();
             beginning = Beginning {
                 last: past.last(),
                 bound: past.bound.clone(),
                 image: past.image.clone(),
-                log: Some((Appender::start(log, events)?, told)),
+                log: Some((Appender::start(log, events, &host)?, told)),
                 checkpoint: past.checkpoint(),
             };
             (durable, history) = (Some(opened), Some(past));
         }
         let (respond, responses) = mpsc::unbounded_channel();
-        let workers = Workers::start_with_faults(
-            WorkersConfig {
-                workers: config.workers.max(1),
-                evaluator: ruslo_sql::evaluator(),
-                durable: durable.is_some(),
-            },
-            faults,
-            Arc::new(move |response| {
-                // The coordinator is gone only when the process ends.
-                let _ = respond.send(response);
-            }),
-        )?;
+        let workers = WorkersConfig {
+            workers: config.workers.max(1),
+            evaluator: ruslo_sql::evaluator(),
+            durable: durable.is_some(),
+        };
+        let on_response = Arc::new(move |response| {
+            // The coordinator is gone only when the process ends.
+            let _ = respond.send(response);
+        });
+        let (workers, pacers) = match host.threads {
+            true => (
+                Workers::start_with_faults(workers, faults, on_response)?,
+                vec![],
+            ),
+            false => Workers::start_in_turns(workers, faults, on_response)?,
+        };
         let shared = Shared {
             catalog: Catalog::new(),
             coordinator: Coordinator::start(workers.clone(), responses, beginning),
@@ -155,9 +178,10 @@ impl Engine {
             history: Mutex::new(history),
             recovering: Mutex::new(Some("starting".to_string())),
             statuses: Arc::default(),
+            host,
         };
         let shared = Arc::new(shared);
-        Ok(Engine { shared })
+        Ok((Engine { shared }, pacers))
     }
 
     /// Brings back what the server before had; what it was at can then be read.
@@ -236,6 +260,10 @@ impl Engine {
         let ended = self.shared.coordinator.ended();
         if tokio::time::timeout(LOG_END_MAX, ended).await.is_err() {
             tracing::warn!("the binding log did not end in time; nothing acknowledged is lost");
+        }
+        if !self.shared.host.threads {
+            // Paced workers go on only where somebody paces them, who then also ends them.
+            return;
         }
         let workers = self.shared.workers.clone();
         let joined = tokio::task::spawn_blocking(move || workers.join());

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use ruslo_connector::kafka::{KafkaReader, watermarks};
 use ruslo_format::{JsonDecoder, Position};
 use ruslo_repr::row::batch_of;
 use ruslo_repr::{Error, ErrorKind, Result};
@@ -24,7 +23,7 @@ const BYTES_MAX: usize = 1 << 30;
 pub(crate) fn scan(source: &Source) -> Result<Vec<RecordBatch>> {
     let mut from = Offsets::new();
     let mut end = BTreeMap::new();
-    for (partition, (low, high)) in watermarks(&source.options, &[])? {
+    for (partition, (low, high)) in source.host.broker.watermarks(&source.options)? {
         let start = source.start.get(&partition).copied().unwrap_or(0);
         from.insert(partition, start.max(low));
         end.insert(partition, high);
@@ -32,18 +31,19 @@ pub(crate) fn scan(source: &Source) -> Result<Vec<RecordBatch>> {
     let columns: Vec<usize> = (0..source.schema.len()).collect();
     let mut decoder = JsonDecoder::new(&source.schema, &columns, source.json)?;
     let name = format!("{}-scan", source.name);
-    let (_reader, lanes) = KafkaReader::open(&source.options, &name, &from, Some(&end), 1)?;
+    let broker = &source.host.broker;
+    let (_reader, lanes) = broker.open(&source.options, &name, &from, Some(&end), 1)?;
     let mut batches = vec![];
     let mut bytes = 0;
     for mut lane in lanes {
         while !lane.finished() {
             lane.poll(BATCH_MESSAGES_MAX, POLL_TIMEOUT, &mut |message| {
-                bytes += message.payload().map_or(0, <[u8]>::len);
+                bytes += message.payload.map_or(0, <[u8]>::len);
                 let position = Position {
-                    partition: message.partition(),
-                    offset: message.offset(),
+                    partition: message.partition,
+                    offset: message.offset,
                 };
-                decoder.push(message.payload(), position);
+                decoder.push(message.payload, position);
             })?;
             if bytes > BYTES_MAX {
                 let message = format!("source \"{}\" holds more than 1 GiB", source.name);

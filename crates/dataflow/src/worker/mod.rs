@@ -18,7 +18,7 @@ use crate::block::{Block, Stamps};
 use crate::protocol::{Command, Response};
 use crate::queue::{BatchQueue, SourceBatch};
 use crate::spine::RowTrace;
-use crate::workers::{Faults, OnResponse, Shared};
+use crate::workers::{Faults, OnResponse, Pace, Shared};
 use checkpoint::HandOver;
 use objects::{Collection, Sink, project_batch};
 use peek::{PeekRequest, Walk};
@@ -34,6 +34,8 @@ pub(crate) struct WorkerEnds {
     pub(crate) on_response: OnResponse,
     pub(crate) faults: Faults,
     pub(crate) durable: bool,
+    /// Set when somebody else says when the worker goes on.
+    pub(crate) pace: Option<Pace>,
 }
 
 /// A peek that waits for its trace to be through its time, holding compaction back.
@@ -82,27 +84,43 @@ impl<'w> Worker<'w> {
 
     /// Works until [`Command::Shutdown`].
     pub(crate) fn run(mut self) {
+        let pace = self.ends.pace.take();
         loop {
-            let mut busy = false;
-            while let Ok(command) = self.ends.commands.try_recv() {
-                if matches!(*command, Command::Shutdown) {
-                    return self.shut_down();
-                }
-                self.handle(&command);
-                busy = true;
+            if pace.as_ref().is_some_and(|pace| !pace.wait()) {
+                return self.shut_down();
             }
-            busy |= self.feed_hydrations();
-            busy |= self.feed_restores();
-            busy |= self.step_peeks();
-            busy |= self.step_checkpoint();
-            if busy {
-                self.timely.step();
-            } else {
-                self.timely.step_or_park(None);
+            let Some(busy) = self.turn(pace.is_none()) else {
+                return self.shut_down();
+            };
+            if let Some(pace) = &pace {
+                pace.done(busy);
             }
-            self.report_progress();
-            self.start_peeks();
         }
+    }
+
+    /// Does what there is to do, and sleeps for more if it `may_park`; whether there was something.
+    /// None after [`Command::Shutdown`].
+    fn turn(&mut self, may_park: bool) -> Option<bool> {
+        let mut busy = false;
+        while let Ok(command) = self.ends.commands.try_recv() {
+            if matches!(*command, Command::Shutdown) {
+                return None;
+            }
+            self.handle(&command);
+            busy = true;
+        }
+        busy |= self.feed_hydrations();
+        busy |= self.feed_restores();
+        busy |= self.step_peeks();
+        busy |= self.step_checkpoint();
+        if busy || !may_park {
+            self.timely.step();
+        } else {
+            self.timely.step_or_park(None);
+        }
+        self.report_progress();
+        self.start_peeks();
+        Some(busy)
     }
 
     fn respond(&self, response: Response) {

@@ -5,17 +5,16 @@
 //! for: times stay invisible until it is back, and nothing is lost.
 
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use ruslo_repr::{Error, ObjectId, Result, Time};
 use ruslo_state::{BindingLog, Entry, Record};
-use tokio::runtime::Handle;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::{Change, refused};
 use crate::coordinator::RowChanges;
+use crate::host::{Host, Plant};
 use crate::layout::Layout;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -52,7 +51,7 @@ enum Job {
 /// Hands times to the thread; dropping it ends the thread. What is not durable by then was told to
 /// nobody, and is given up.
 pub(crate) struct Appender {
-    jobs: mpsc::Sender<Job>,
+    jobs: UnboundedSender<Job>,
     /// Closed when this is dropped, so that nobody waits for a store that is away.
     _open: watch::Sender<()>,
 }
@@ -60,7 +59,7 @@ pub(crate) struct Appender {
 /// What the thread works with.
 struct Log {
     log: Box<dyn BindingLog>,
-    runtime: Handle,
+    plant: Plant,
     open: watch::Receiver<()>,
 }
 
@@ -69,22 +68,20 @@ impl Appender {
     pub(crate) fn start(
         log: Box<dyn BindingLog>,
         events: UnboundedSender<LogEvent>,
+        host: &Host,
     ) -> Result<Appender> {
-        let (jobs, queue) = mpsc::channel();
+        let (jobs, queue) = unbounded_channel();
         let (sender, open) = watch::channel(());
         let log = Log {
             log,
-            runtime: Handle::current(),
+            plant: host.plant,
             open,
         };
-        let spawned = std::thread::Builder::new()
-            .name("binding-log".into())
-            .spawn(move || {
-                if let Err(error) = log.serve(&queue, &events) {
-                    let _ = events.send(LogEvent::Failed(error));
-                }
-            });
-        spawned.map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
+        host.spawn("binding-log", async move {
+            if let Err(error) = log.serve(queue, &events).await {
+                let _ = events.send(LogEvent::Failed(error));
+            }
+        })?;
         Ok(Appender {
             jobs,
             _open: sender,
@@ -102,36 +99,44 @@ impl Appender {
 }
 
 impl Log {
-    fn serve(
+    async fn serve(
         mut self,
-        jobs: &mpsc::Receiver<Job>,
+        mut jobs: UnboundedReceiver<Job>,
         events: &UnboundedSender<LogEvent>,
     ) -> Result<()> {
-        while let Ok(first) = jobs.recv() {
+        while let Some(first) = jobs.recv().await {
             let mut records = vec![];
             let mut truncate = None;
-            for job in std::iter::once(first).chain(jobs.try_iter()) {
+            for job in std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok())) {
                 match job {
-                    Job::Append(record) => records.push(encode(record)?),
+                    Job::Append(record) => records.push(encode(record, self.plant)?),
                     Job::Truncate(time) => truncate = Some(time),
                 }
             }
             if let Some(last) = records.last() {
                 let time = last.time;
-                if !self.append(&records, events)? {
+                if self.plant == Plant::AcknowledgeBeforeAppend {
+                    let _ = events.send(LogEvent::Durable(time));
+                    tokio::task::yield_now().await;
+                }
+                if !self.append(&records, events).await? {
                     return Ok(());
                 }
                 let _ = events.send(LogEvent::Durable(time));
             }
             if let Some(time) = truncate {
-                self.truncate_before(time);
+                self.truncate_before(time).await;
             }
         }
         Ok(())
     }
 
     /// Appends, as often as it takes while trying again can help. False: it was given up.
-    fn append(&mut self, records: &[Record], events: &UnboundedSender<LogEvent>) -> Result<bool> {
+    async fn append(
+        &mut self,
+        records: &[Record],
+        events: &UnboundedSender<LogEvent>,
+    ) -> Result<bool> {
         let mut backoff = BACKOFF_MIN;
         let mut waiting = Waiting {
             events,
@@ -139,13 +144,11 @@ impl Log {
         };
         loop {
             let (log, open) = (&mut self.log, &mut self.open);
-            let appended = self.runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    appended = waiting.watch(log.append(records)) => Some(appended),
-                    _ = open.changed() => None,
-                }
-            });
+            let appended = tokio::select! {
+                biased;
+                appended = waiting.watch(log.append(records)) => Some(appended),
+                _ = open.changed() => None,
+            };
             match appended {
                 Some(Ok(())) => break,
                 Some(Err(error)) if error.can_retry() => waiting.because(error.to_string()),
@@ -153,8 +156,8 @@ impl Log {
                 None => return Ok(false),
             }
             let open = &mut self.open;
-            let pause = async { tokio::time::timeout(backoff, open.changed()).await };
-            if self.runtime.block_on(pause).is_ok() {
+            let pause = tokio::time::timeout(backoff, open.changed());
+            if pause.await.is_ok() {
                 return Ok(false);
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -165,15 +168,13 @@ impl Log {
         Ok(true)
     }
 
-    fn truncate_before(&mut self, time: Time) {
+    async fn truncate_before(&mut self, time: Time) {
         let (log, open) = (&mut self.log, &mut self.open);
-        let truncated = self.runtime.block_on(async {
-            tokio::select! {
-                biased;
-                truncated = log.truncate_before(time) => truncated,
-                _ = open.changed() => Ok(()),
-            }
-        });
+        let truncated = tokio::select! {
+            biased;
+            truncated = log.truncate_before(time) => truncated,
+            _ = open.changed() => Ok(()),
+        };
         if let Err(error) = truncated {
             tracing::warn!(%error, "the binding log could not be shortened; trying again later");
         }
@@ -213,9 +214,9 @@ impl Waiting<'_> {
     }
 }
 
-fn encode(record: TimeRecord) -> Result<Record> {
+fn encode(record: TimeRecord, plant: Plant) -> Result<Record> {
     let mut entries = vec![];
-    if !record.offsets.is_empty() {
+    if !record.offsets.is_empty() && plant != Plant::SkipBinding {
         let offsets = record.offsets;
         entries.push(Entry::Binding { offsets });
     }

@@ -26,6 +26,8 @@ use std::time::Duration;
 use ruslo_repr::{Error, ErrorKind, Result};
 use ruslo_state::{Checkpoints, Opened, Options, Store};
 
+use crate::host::{Host, Plant};
+
 pub(crate) use appender::{Appender, LogEvent, TimeRecord};
 pub use backup::{Backup, KEY_NAME, backup, restore};
 use checkpoint::Metadata;
@@ -66,15 +68,26 @@ pub(crate) async fn open(
     url: &str,
     key_file: &Path,
     checkpoint_interval: Duration,
+    host: &Host,
 ) -> Result<(Durable, Box<dyn ruslo_state::BindingLog>, History)> {
     // First, since it makes the folder readable by its owner alone.
     let sealer = Sealer::open(key_file)?;
-    let store = Store::parse(url).map_err(|error| refused(&error))?;
+    let (store, folder) = match &host.store {
+        Some(given) => (given.store.clone(), given.log.clone()),
+        None => (Store::parse(url).map_err(|error| refused(&error))?, None),
+    };
     let found = ruslo_state::glance(&store).await;
     if let Some(found) = found.map_err(|error| refused(&error))? {
         Metadata::read(&found.metadata)?.image(&found.place)?;
     }
-    let opened = ruslo_state::open(&store, Options::new(seal::random_number()?)).await;
+    let mut options = Options::new(seal::random_number()?);
+    if host.plant == Plant::AcknowledgeBeforeSync {
+        options.plant = ruslo_state::sim::Plant::AcknowledgeBeforeSync;
+    }
+    let opened = match folder {
+        Some(folder) => ruslo_state::open_with_folder(&store, folder, options).await,
+        None => ruslo_state::open(&store, options).await,
+    };
     let Opened {
         checkpoints,
         log,

@@ -104,11 +104,17 @@ impl Recovering {
     }
 
     /// Starts giving a table or view its state back.
-    pub(crate) fn feed(&self, shared: &Arc<Shared>, id: ObjectId, points: Vec<DurablePoint>) {
+    pub(crate) fn feed(
+        &self,
+        shared: &Arc<Shared>,
+        id: ObjectId,
+        points: Vec<DurablePoint>,
+    ) -> Result<()> {
         let coordinator = shared.coordinator.clone();
         let failed = move |error| coordinator.send(Request::Fail(error));
         let snapshot = self.checkpoint.snapshot.clone();
-        restore::feed(snapshot, shared.workers.clone(), id, points, failed);
+        let from = (&shared.host, snapshot);
+        restore::feed(from, shared.workers.clone(), id, points, failed)
     }
 
     /// What the sink being made may have left outside.
@@ -264,13 +270,14 @@ fn start_live_flows(shared: &Arc<Shared>, bound: &Arc<Bound>) {
         tokio::spawn(async move {
             loop {
                 let (reading, shared, bound) = (source.clone(), shared.clone(), bound.clone());
-                let started = tokio::task::spawn_blocking(move || {
+                let host = source.host.clone();
+                let started = host.blocking(move || {
                     let bound = bound.get(&reading.id);
                     reading.start_live(bound, &shared.workers, &shared.coordinator)
                 });
                 match started.await {
-                    Ok(Ok(())) | Err(_) => return,
-                    Ok(Err(error)) => {
+                    Ok(()) => return,
+                    Err(error) => {
                         tracing::error!(source = source.name, %error, "cannot read; trying again");
                     }
                 }

@@ -11,35 +11,35 @@ use arrow::datatypes::Int64Type;
 use ruslo_dataflow::{BatchQueue, DurablePoint, SourceBatch, Workers};
 use ruslo_repr::{Error, ObjectId, Result};
 use ruslo_state::{Scan, Snapshot, crash};
-use tokio::runtime::Handle;
 
 use super::checkpoint::{Waiting, collection_beside, collection_of};
 use super::{bad_rows, refused};
 use crate::bad_data::BadRow;
+use crate::host::Host;
 
 /// Starts feeding `points` of an object, in a thread of its own. A store that cannot be read ends
 /// the server: what it holds is needed.
 pub(crate) fn feed(
-    snapshot: Arc<Snapshot>,
+    (host, snapshot): (&Host, Arc<Snapshot>),
     workers: Workers,
     object: ObjectId,
     points: Vec<DurablePoint>,
     failed: impl Fn(Error) + Send + 'static,
-) {
-    let runtime = Handle::current();
-    tokio::task::spawn_blocking(move || {
+) -> Result<()> {
+    let work = async move {
         for point in &points {
             let queues = (0..workers.workers())
                 .map(|worker| workers.restore_queue(worker, object, point.index));
             let queues: Vec<BatchQueue> = queues.collect();
             let collection = collection_of(object, point.index);
-            if let Err(error) = runtime.block_on(feed_point(&snapshot, collection, &queues)) {
+            if let Err(error) = feed_point(&snapshot, collection, &queues).await {
                 // The queues stay open: nobody must take half of the state for all of it.
                 return failed(error);
             }
             queues.iter().for_each(BatchQueue::finish);
         }
-    });
+    };
+    host.spawn(&format!("restore-{object}"), work).map(drop)
 }
 
 async fn feed_point(

@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ruslo_connector::kafka::Lane;
 use ruslo_dataflow::{BatchQueue, SourceBatch};
 use ruslo_format::{Decoded, JsonDecoder, Position};
 use ruslo_repr::row::batch_of;
-use ruslo_repr::{Error, Result, Time};
+use ruslo_repr::{Result, Time};
 use ruslo_state::crash;
 use tokio::sync::oneshot;
 
 use super::{Offsets, Source, Times};
 use crate::gaps;
+use crate::host::{Lane, Running};
 
 /// Messages decoded into one batch at most.
 const BATCH_MESSAGES_MAX: usize = 8192;
@@ -25,10 +24,12 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a lane waits at a time when memory is short.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(2);
 const MEMORY_PAUSE: Duration = Duration::from_millis(5);
+/// How long a lane without a thread of its own leaves off when no messages came.
+const IDLE_PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) struct LaneThread {
     pub(super) control: mpsc::Sender<Widen>,
-    pub(super) thread: JoinHandle<()>,
+    pub(super) running: Running,
 }
 
 /// Asks a lane to decode other columns; answered when all later batches have them.
@@ -44,7 +45,7 @@ pub(super) type Destination = (BatchQueue, Vec<usize>, Option<Arc<Times>>);
 pub(super) fn spawn(
     source: &Arc<Source>,
     (what, worker): (&'static str, usize),
-    lane: Lane,
+    lane: Box<dyn Lane>,
     (queue, columns, times): Destination,
     notify: impl Fn() + Send + 'static,
 ) -> Result<LaneThread> {
@@ -61,17 +62,35 @@ pub(super) fn spawn(
         timed: BTreeMap::new(),
         requests,
     };
-    let spawned = std::thread::Builder::new()
-        .name(name)
-        .spawn(move || task.run(&notify));
-    let thread = spawned.map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
-    Ok(LaneThread { control, thread })
+    let host = &source.host;
+    let running = match host.threads {
+        true => host.spawn_thread(
+            &name,
+            move || while task.turn(POLL_TIMEOUT, &notify).is_some() {},
+        ),
+        false => host.spawn(&name, async move {
+            while let Some(turn) = task.turn(Duration::ZERO, &notify) {
+                match turn {
+                    Turn::Read => tokio::task::yield_now().await,
+                    Turn::Idle => tokio::time::sleep(IDLE_PAUSE).await,
+                }
+            }
+        }),
+    };
+    let running = running?;
+    Ok(LaneThread { control, running })
+}
+
+/// What came of one round of a lane.
+enum Turn {
+    Read,
+    Idle,
 }
 
 struct LaneTask {
     source: Arc<Source>,
     live: bool,
-    lane: Lane,
+    lane: Box<dyn Lane>,
     queue: BatchQueue,
     columns: Vec<usize>,
     decoder: JsonDecoder,
@@ -82,35 +101,41 @@ struct LaneTask {
 }
 
 impl LaneTask {
-    fn run(&mut self, notify: &dyn Fn()) {
-        while !self.lane.finished() {
-            if let Err(error) = self.widen() {
-                tracing::error!(source = self.source.name, %error, "cannot decode");
-                return;
-            }
-            self.wait_for_memory();
-            let before = self.lane.next_offsets().clone();
-            let (messages, bytes) = match self.poll() {
-                Ok(taken) => taken,
-                Err(()) => break,
-            };
-            if *self.lane.next_offsets() == before {
-                continue;
-            }
-            match self.queue_batch(&before, messages, bytes) {
-                Ok(true) if self.live => notify(),
-                Ok(true) if self.times.is_some() => crash::point(crash::RESTORE),
-                Ok(true) => crash::point(crash::HYDRATION),
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::error!(source = self.source.name, %error, "cannot queue a batch");
-                    return;
-                }
+    /// Takes messages once, waiting up to `timeout` for them. None: the lane has ended.
+    fn turn(&mut self, timeout: Duration, notify: &dyn Fn()) -> Option<Turn> {
+        if self.lane.finished() {
+            return self.end();
+        }
+        if let Err(error) = self.widen() {
+            tracing::error!(source = self.source.name, %error, "cannot decode");
+            return None;
+        }
+        self.wait_for_memory();
+        let before = self.lane.next_offsets().clone();
+        let Ok((messages, bytes)) = self.poll(timeout) else {
+            return self.end();
+        };
+        if *self.lane.next_offsets() == before {
+            return Some(Turn::Idle);
+        }
+        match self.queue_batch(&before, messages, bytes) {
+            Ok(true) if self.live => notify(),
+            Ok(true) if self.times.is_some() => crash::point(crash::RESTORE),
+            Ok(true) => crash::point(crash::HYDRATION),
+            Ok(false) => return None,
+            Err(error) => {
+                tracing::error!(source = self.source.name, %error, "cannot queue a batch");
+                return None;
             }
         }
+        Some(Turn::Read)
+    }
+
+    fn end(&mut self) -> Option<Turn> {
         if !self.live && self.lane.finished() {
             self.queue.finish();
         }
+        None
     }
 
     /// Lets what was read go to files first when memory is short. Not for ever: whatever else
@@ -137,37 +162,35 @@ impl LaneTask {
     }
 
     /// Decodes the next messages; how many there were and their bytes. Err: the reader closed.
-    fn poll(&mut self) -> std::result::Result<(u64, u64), ()> {
+    fn poll(&mut self, timeout: Duration) -> std::result::Result<(u64, u64), ()> {
         let (decoder, timed) = (&mut self.decoder, &mut self.timed);
         let (source, columns, times) = (&self.source, &self.columns, self.times.as_deref());
         let new = || JsonDecoder::new(&source.schema, columns, source.json);
         let (mut messages, mut bytes, mut newest) = (0, 0, None);
-        let polled = self
-            .lane
-            .poll(BATCH_MESSAGES_MAX, POLL_TIMEOUT, &mut |message| {
-                messages += 1;
-                let payload = message.payload();
-                bytes += payload.map_or(0, <[u8]>::len) as u64;
-                newest = newest.max(message.timestamp_ms());
-                let position = Position {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                };
-                let time = times.and_then(|times| times.of(position));
-                let Some(time) = time else {
-                    return decoder.push(payload, position);
-                };
-                if !timed.contains_key(&time)
-                    && let Ok(new) = new()
-                {
-                    timed.insert(time, new);
-                }
-                // A decoder like the one that is there can always be made.
-                timed
-                    .get_mut(&time)
-                    .unwrap_or(decoder)
-                    .push(payload, position);
-            });
+        let polled = self.lane.poll(BATCH_MESSAGES_MAX, timeout, &mut |message| {
+            messages += 1;
+            let payload = message.payload;
+            bytes += payload.map_or(0, <[u8]>::len) as u64;
+            newest = newest.max(message.timestamp_ms);
+            let position = Position {
+                partition: message.partition,
+                offset: message.offset,
+            };
+            let time = times.and_then(|times| times.of(position));
+            let Some(time) = time else {
+                return decoder.push(payload, position);
+            };
+            if !timed.contains_key(&time)
+                && let Ok(new) = new()
+            {
+                timed.insert(time, new);
+            }
+            // A decoder like the one that is there can always be made.
+            timed
+                .get_mut(&time)
+                .unwrap_or(decoder)
+                .push(payload, position);
+        });
         if let (true, Some(newest)) = (self.live, newest) {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruslo_connector::kafka::{self, KafkaOptions, TopicId};
+use ruslo_connector::kafka::{KafkaOptions, TopicId};
 use ruslo_dataflow::Command;
 use ruslo_format::JsonOptions;
 use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Schema, Time};
@@ -10,11 +10,11 @@ use ruslo_sql::ast::{self, Encode, Format, OnConflict, Options};
 use ruslo_sql::{Relation, RelationKind};
 
 use super::create::NewObject;
-use super::running::blocking;
 use super::{Outcome, Session};
 use crate::catalog::{Body, Table, duplicate_schema};
 use crate::coordinator::Request;
 use crate::durable::{Change, SourceStart};
+use crate::host::Host;
 use crate::ingest::Source;
 
 impl Session {
@@ -38,7 +38,7 @@ impl Session {
             .map(|r| r.definition.source.clone())
         {
             Some(start) => start.unwrap_or_default(),
-            None => probe(&options).await?,
+            None => probe(&shared.host, &options).await?,
         };
         let topic_id = start.topic_id.as_deref().and_then(TopicId::parse);
         let options = options.for_topic(topic_id);
@@ -50,7 +50,8 @@ impl Session {
         let id = self.new_id();
         let relation = Relation::new(id, &schema, name, columns.clone(), RelationKind::Source);
         let offsets = start.offsets.clone();
-        let source = Arc::new(Source::new(id, name, options, columns, json, offsets));
+        let host = shared.host.clone();
+        let source = Arc::new(Source::new(id, name, options, columns, json, offsets, host));
         shared.coordinator.send(Request::CreateSource(id));
         let body = Body::Source {
             relation: Arc::new(relation),
@@ -155,7 +156,7 @@ impl Session {
                 restore: points.is_some(),
             }));
             if let Some(points) = points {
-                recovering.feed(&self.shared, id, points);
+                recovering.feed(&self.shared, id, points)?;
             }
             recovering.pasts.lock().push((id, vec![]));
             return Ok((as_of, recovering.last));
@@ -192,9 +193,9 @@ impl Session {
 }
 
 /// Asks the broker where a source on this topic begins.
-async fn probe(options: &KafkaOptions) -> Result<SourceStart> {
-    let options = options.clone();
-    let probed = blocking(move || kafka::probe(&options)).await?;
+async fn probe(host: &Host, options: &KafkaOptions) -> Result<SourceStart> {
+    let (broker, options) = (host.broker.clone(), options.clone());
+    let probed = host.blocking(move || broker.probe(&options)).await?;
     Ok(SourceStart {
         offsets: probed.start,
         topic_id: probed.topic_id.map(|id| id.to_string()),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ruslo_repr::{Error, ErrorKind, Result};
 use ruslo_sql::ast::{Name, ObjectKind};
 
-use super::running::blocking;
 use super::{Outcome, Session};
 use crate::catalog::{Body, Catalog, Object, undefined};
 use crate::coordinator::Request;
@@ -120,15 +119,15 @@ impl Session {
             }
         }
         self.shared.coordinator.send(Request::Drop(ids));
-        blocking(move || {
+        let remove = move || {
             for (id, view) in views {
                 view.sources
                     .iter()
                     .for_each(|source| source.remove_reader(id));
             }
             Ok(())
-        })
-        .await
+        };
+        self.shared.host.blocking(remove).await
     }
 }
 

@@ -84,8 +84,8 @@ impl Session {
             return Err(Error::new(ErrorKind::UndefinedTable, message));
         };
         let source = source.clone();
-        let scanned = tokio::task::spawn_blocking(move || scan::scan(&source)).await;
-        scanned.map_err(|_| Error::internal("reading the source failed"))?
+        let host = &self.shared.host;
+        host.blocking(move || scan::scan(&source)).await
     }
 
     async fn read_arrangement(

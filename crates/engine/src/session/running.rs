@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ruslo_connector::kafka;
 use ruslo_dataflow::Command;
 use ruslo_repr::{Error, ErrorKind, ObjectId, Plan, Result};
 use ruslo_sql::ViewPlan;
@@ -114,7 +113,7 @@ impl Session {
                 restore: points.clone(),
             }));
         if let Some(points) = points {
-            recovering.feed(&self.shared, id, points);
+            recovering.feed(&self.shared, id, points)?;
         }
         let sources = reads.iter().map(|(source, _, _)| source.clone()).collect();
         let mut pasts = vec![];
@@ -124,8 +123,10 @@ impl Session {
             };
             let (workers, bound) = (self.shared.workers.clone(), bound.clone());
             let reading = source.clone();
-            let past =
-                blocking(move || reading.hydrate(id, &columns, again.as_ref(), &bound, &workers));
+            let past = self
+                .shared
+                .host
+                .blocking(move || reading.hydrate(id, &columns, again.as_ref(), &bound, &workers));
             pasts.push((source, past.await?));
         }
         recovering.pasts.lock().push((id, pasts));
@@ -181,7 +182,9 @@ impl Session {
                 from.extend(start.bound.get(&source.id).into_iter().flatten());
             }
             let options = source.options.clone();
-            let kept = blocking(move || kafka::watermarks(&options, &[])).await?;
+            let host = &self.shared.host;
+            let broker = host.broker.clone();
+            let kept = host.blocking(move || broker.watermarks(&options)).await?;
             for (partition, (low, _)) in kept {
                 let from = from.get(&partition).copied().unwrap_or(0);
                 if from < low {
@@ -218,7 +221,7 @@ impl Session {
                 (self.shared.workers.clone(), self.shared.coordinator.clone());
             let (opened, columns) = (source.clone(), columns.to_vec());
             let has_past = hydrate.contains(&source.id);
-            let past = blocking(move || {
+            let past = self.shared.host.blocking(move || {
                 opened.start_live(bound.as_ref(), &workers, &coordinator)?;
                 let bound = bound.unwrap_or_default();
                 match has_past {
@@ -274,7 +277,7 @@ impl Drop for Unfinished<'_> {
             .coordinator
             .send(Request::Drop(vec![self.id]));
         let (sources, id) = (std::mem::take(&mut self.sources), self.id);
-        tokio::task::spawn_blocking(move || {
+        self.session.shared.host.blocking_beside(move || {
             sources.iter().for_each(|source| source.remove_reader(id));
         });
     }
@@ -292,12 +295,4 @@ fn source_columns(plan: &Plan) -> Vec<(ObjectId, Vec<usize>)> {
         .into_iter()
         .map(|(id, columns)| (id, columns.into_iter().collect()))
         .collect()
-}
-
-/// Runs what blocks (connecting, joining threads) off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Error::internal("a background step failed"))?
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruslo_connector::redis::{RedisOptions, RedisWriter, SinkEncode, SinkFormat};
+use ruslo_connector::redis::{RedisOptions, SinkEncode, SinkFormat};
 use ruslo_format::{JsonEncodeOptions, JsonEncoder, Template};
 use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Time};
 use ruslo_sql::ast::{self, Encode, Format, Options, SinkFrom};
@@ -60,8 +60,8 @@ impl Session {
         let (options, output) = redis_sink(create, &input.relation)?;
         let writer = match &self.recovering {
             // It connects when it has something to write: a server that is away is waited for.
-            Some(_) => RedisWriter::unconnected(&options)?,
-            None => RedisWriter::connect(&options).await?,
+            Some(_) => shared.host.outlet.unconnected(&options)?,
+            None => shared.host.outlet.connect(&options).await?,
         };
         if output.deletes && self.recovering.is_none() {
             self.checkpoint_of(input.readable_from).await?;
