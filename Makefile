@@ -25,11 +25,13 @@ test-rust:
 	@scripts/setup test
 	cargo test --workspace
 
-# The end to end tests start Kafka, Redis and PostgreSQL; nothing compiles beside them.
+# The end to end tests start Kafka, Redis and PostgreSQL; nothing compiles beside them. They run a
+# second time with a server killed and started again in the middle of each test.
 test-e2e:
 	@scripts/setup test
 	cargo test --workspace --no-run
 	$(PYTHON) -m pytest tests/e2e
+	$(PYTHON) -m pytest tests/e2e --kill
 
 # A history that is wrong prints the command that replays it.
 soak: ## Simulate many more histories than the tests do (RUSLO_HISTORIES=… STATE_HISTORIES=…)

@@ -1,8 +1,14 @@
-"""Servers for the whole session, and a fresh `ruslo` for each test."""
+"""Servers for the whole session, and a fresh `ruslo` for each test.
 
+With `--kill` every test's server is killed and started again once, in the middle of the test, and
+nothing else may change. Tests that cannot stand it say why: `@pytest.mark.no_kill("…")`.
+"""
+
+import collections
 import itertools
 import os
 import pathlib
+import random
 import shutil
 import tempfile
 
@@ -12,6 +18,47 @@ from services import S3, Authority, Kafka, Postgres, Redis, Ruslo
 
 ARTICLE = pathlib.Path(__file__).with_name("article.sql").read_text()
 _numbers = itertools.count(1)
+
+
+# They kill servers by themselves, or have none of these.
+KILL_THEMSELVES = ("backup", "bank", "demo", "disk", "durability", "faults", "kills", "memory",
+                   "restart", "stored_data")  # fmt: skip
+_kills = collections.Counter()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kill", action="store_true", help="kill servers in the middle of tests")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "no_kill(reason): not to be run with --kill")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--kill"):
+        return
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("no_kill")
+        or item.path.stem.removeprefix("test_") in KILL_THEMSELVES
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+    _kills.update({item.path.stem: 0 for item in items})
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--kill"):
+        terminalreporter.section("kills in the middle of tests")
+        for file, kills in sorted(_kills.items()):
+            terminalreporter.write_line(f"{kills:4} {file}")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    # A run of some tests may choose those without a kill; a file as a whole may not.
+    if exitstatus == 0 and not all(_kills.values()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(wrapper=True)
@@ -105,15 +152,30 @@ def bucket(s3):
     return s3.create_bucket(f"bucket-{next(_numbers)}")
 
 
+@pytest.fixture(scope="module")
+def kill_in_the_middle(request):
+    """Has a server killed and started again after so many statements, with `--kill`."""
+
+    def arm(server: Ruslo, statements: int):
+        if request.config.getoption("--kill"):
+            server.kill_after = statements
+            server.on_kill = lambda: _kills.update([request.path.stem])
+
+    return arm
+
+
 @pytest.fixture
-def start_ruslo(request, workdir):
+def start_ruslo(request, workdir, kill_in_the_middle):
     """Starts servers; at the end each must stop cleanly and have kept its secrets."""
     servers = []
 
     def start(**options) -> Ruslo:
         server = Ruslo(workdir / f"ruslo-{next(_numbers)}", **options)
         servers.append(server)
-        return server.start()
+        server.start()
+        # The same each time, and in another place in each test.
+        kill_in_the_middle(server, random.Random(request.node.nodeid).randint(1, 5))
+        return server
 
     yield start
     failed = getattr(request.node, "failed", False)

@@ -4,6 +4,7 @@ Where the two differ on purpose, the query is written so that both can say the s
 numerics has fewer digits there, and a numeric group key is shown in its shortest form here.
 """
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -85,21 +86,27 @@ def psql(url: str, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pair(postgres, workdir):
-    """The same tables in both servers."""
+def pair(postgres, workdir, kill_in_the_middle):
+    """The same tables in both servers: what asks each with psql."""
     from services import Ruslo
 
     with Ruslo(workdir / "ruslo-compared", workers=2) as server:
         for url in (postgres.url, server.url):
             assert psql(url, "-c", "SET timezone = 'UTC'", "-c", SETUP) == ""
         server.execute("FLUSH")
-        yield postgres.url, server.url
+        kill_in_the_middle(server, len(QUERIES.strip().splitlines()) // 2)
+
+        def ask_ruslo(*arguments):
+            server.kill_if_due()
+            return psql(server.url, *arguments)
+
+        yield functools.partial(psql, postgres.url), ask_ruslo
 
 
 @pytest.mark.parametrize("query", QUERIES.strip().splitlines())
 def test_same_answer(pair, query):
     zone = ("-c", "SET timezone = 'UTC'")
-    expected, seen = (psql(url, *zone, "-c", query) for url in pair)
+    expected, seen = (ask(*zone, "-c", query) for ask in pair)
     assert not expected.startswith("failed"), expected
     assert seen == expected
 
@@ -110,11 +117,12 @@ def test_same_answer(pair, query):
 )
 def test_same_answer_as_a_view(pair, query):
     """The maintained result is the recomputed one."""
-    expected = psql(pair[0], "-t", "-c", query)
+    ask_postgres, ask_ruslo = pair
+    expected = ask_postgres("-t", "-c", query)
     body = query.rsplit(" ORDER BY", 1)[0]
-    psql(pair[1], "-c", "DROP MATERIALIZED VIEW IF EXISTS same")
-    assert psql(pair[1], "-c", f"CREATE MATERIALIZED VIEW same AS {body}") == ""
-    seen = psql(pair[1], "-t", "-c", "SELECT * FROM same")
+    ask_ruslo("-c", "DROP MATERIALIZED VIEW IF EXISTS same")
+    assert ask_ruslo("-c", f"CREATE MATERIALIZED VIEW same AS {body}") == ""
+    seen = ask_ruslo("-t", "-c", "SELECT * FROM same")
     assert sorted(seen.splitlines()) == sorted(expected.splitlines())
 
 

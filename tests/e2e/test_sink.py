@@ -179,6 +179,8 @@ def test_a_redis_that_comes_back_empty_is_filled_again(ruslo, forgetful_redis, t
             ruslo.execute("UPDATE t SET n = n + 1 WHERE id <= 10")
         expected |= {str(i): str(i + 6) for i in range(1, 11)}
     assert_holds(redis, expected)
+    if ruslo.was_killed:
+        return  # It counts since its start, and wrote all of the view then.
     resends, operations = ruslo.rows("SELECT resends, operations FROM ruslo.sinks")[0]
     assert resends == 1 and operations >= 6000
     assert ruslo.metrics()['ruslo_sink_resends_total{sink="k"}'] == 1

@@ -146,6 +146,7 @@ def source_state(ruslo) -> tuple[str, str | None]:
     return ruslo.rows("SELECT state, detail FROM ruslo.sources WHERE name = 's'")[0]
 
 
+@pytest.mark.no_kill("what retention deletes before a checkpoint has it is lost by a kill")
 def test_a_loss_that_only_a_later_view_has_is_seen(ruslo, kafka, topic, source):
     """The first view has read what retention then takes; the second one's past begins later."""
     source("s", topic, NUMBERS)
@@ -189,6 +190,7 @@ def try_create(kafka, topic: str) -> bool:
     return True
 
 
+@pytest.mark.no_kill("what a checkpoint does not have yet goes with the topic")
 @pytest.mark.parametrize("read_on", [True, False], ids=["while_read", "while_idle"])
 def test_a_topic_created_anew_is_not_read_on(ruslo, kafka, source, read_on):
     """Its offsets reach beyond the old position, but they stand for other messages."""
@@ -211,6 +213,21 @@ def test_a_topic_created_anew_is_not_read_on(ruslo, kafka, source, read_on):
     source("s", topic, NUMBERS)
     count_view(ruslo)
     ruslo.wait_rows(COUNT, [(200,)])
+
+
+def test_a_topic_created_anew_while_no_server_runs(ruslo, kafka, source):
+    """What the checkpoint has stays, and says that it is not read on."""
+    topic = kafka.create_topic("anew-meanwhile")
+    kafka.produce(topic, numbers(0, 50))
+    source("s", topic, NUMBERS)
+    count_view(ruslo)
+    ruslo.wait_rows(COUNT, [(50,)])
+    ruslo.stop()
+    recreate(kafka, topic, numbers(1000, 1200))
+    ruslo.start()
+    assert ruslo.rows(COUNT) == [(50,)]
+    wait_until(lambda: source_state(ruslo)[0] == "failed", 60, "the new topic as a state")
+    assert "deleted and created again" in source_state(ruslo)[1]
 
 
 def test_retention_during_an_outage_is_seen(ruslo, kafka, source):

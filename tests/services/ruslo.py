@@ -51,6 +51,10 @@ class Ruslo(Server):
         self.store = store
         # Goes before the command.
         self.prefix = prefix
+        # How many more statements there are before one that a kill and a restart come before.
+        self.kill_after: int | None = None
+        self.on_kill = lambda: None
+        self.was_killed = False
 
     def command(self):
         command = [
@@ -86,8 +90,26 @@ class Ruslo(Server):
         self.kill()
         return self.start()
 
+    def kill_if_due(self) -> bool:
+        """Counts a statement; kills the server and starts it again if that is to come now."""
+        if self.kill_after is None:
+            return False
+        self.kill_after -= 1
+        if self.kill_after >= 0:
+            return False
+        self.kill_after = None
+        if not self.running():
+            return False
+        self.was_killed = True
+        self.on_kill()
+        self.restart()
+        return True
+
     def ready(self):
-        return self.http("/healthz")[0] == 200 and self.rows("SELECT 1") == [(1,)]
+        if self.http("/healthz")[0] != 200:
+            return False
+        with self.connect() as connection:
+            return connection.execute("SELECT 1").fetchall() == [(1,)]
 
     # SQL --------------------------------------------------------------------------------------
 
@@ -106,11 +128,18 @@ class Ruslo(Server):
         return psycopg.connect(self.dsn, **options)
 
     def execute(self, *statements: str):
-        with self.connect() as connection:
+        connection = self.connect()
+        try:
             for statement in statements:
+                if self.kill_if_due():
+                    connection.close()
+                    connection = self.connect()
                 connection.execute(statement)
+        finally:
+            connection.close()
 
     def rows(self, query: str, parameters=None) -> list[tuple]:
+        self.kill_if_due()
         with self.connect() as connection:
             return connection.execute(query, parameters).fetchall()
 
@@ -120,6 +149,7 @@ class Ruslo(Server):
 
     def wait_rows(self, query: str, expected: list[tuple], timeout_s: float = 30):
         """Waits until `query` gives exactly `expected`, in any order."""
+        self.kill_if_due()
         wanted = sorted(expected, key=repr)
         seen = None
         with self.connect() as connection:
