@@ -118,3 +118,21 @@ def test_a_checkpoint_writes_what_changed(start_ruslo):
     written = sum(len(after[name]) for name in after.keys() - before.keys())
     # Each row goes and comes.
     assert 0 < written < 0.03 * sum(map(len, before.values()))
+
+
+def test_what_is_written_at_full_speed_does_not_wait_in_the_log(start_ruslo):
+    """A checkpoint is taken when the log is large, and writes wait for it."""
+    hour = ("serve", "--checkpoint-interval-ms", "3600000")
+    ruslo = start_ruslo(workers=2, arguments=hour)
+    ruslo.execute("CREATE TABLE t (id int PRIMARY KEY, v int, text varchar)", FILL)
+    with ruslo.connect() as connection:
+        largest = 0
+        for _ in range(20):
+            connection.execute("UPDATE t SET v = v + 1")
+            largest = max(largest, sum(f.stat().st_size for f in (ruslo.data / "log").iterdir()))
+    # 20,000 rows of about 270 bytes that go and come, 20 times.
+    assert largest < 100 << 20, largest
+    checkpoints = ruslo.value("SELECT count(*) FROM ruslo.checkpoints")
+    assert checkpoints >= 5
+    ruslo.restart()
+    assert ruslo.rows("SELECT count(*), sum(v) FROM t") == [(ROWS, 20 * ROWS)]

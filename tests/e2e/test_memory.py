@@ -1,5 +1,6 @@
 """State larger than memory: it is kept in files, sources wait, and nobody is killed."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -27,10 +28,13 @@ def small_group():
 @pytest.fixture
 def small_ruslo(small_group, start_ruslo):
     """A server in a small control group, or with that limit where there can be none."""
-    if small_group:
-        return start_ruslo(prefix=small_group.prefix())
     limit = f"{int(LIMIT_MB * DEFAULT_SHARE)}MiB"
-    return start_ruslo(arguments=("serve", "--memory-limit", limit))
+    ruslo = start_ruslo(
+        prefix=small_group.prefix() if small_group else (),
+        arguments=("serve",) if small_group else ("serve", "--memory-limit", limit),
+    )
+    ruslo.start_timeout_s = 240
+    return ruslo
 
 
 def test_a_join_and_groups_of_three_times_the_limit(small_ruslo):
@@ -65,6 +69,46 @@ def test_a_join_and_groups_of_three_times_the_limit(small_ruslo):
     assert ruslo.rows("SELECT * FROM total") == [(left, left * (left - 1) // 2)]
     assert ruslo.rows("SELECT count(*) FROM grouped") == [(left,)]
     assert "new state goes to files" in ruslo.log()
+    # What comes back fits no better.
+    ruslo.restart()
+    assert ruslo.rows("SELECT * FROM total") == [(left, left * (left - 1) // 2)]
+    assert ruslo.rows("SELECT count(*), sum(n) FROM grouped") == [(left, left)]
+    assert ruslo.metrics()["ruslo_memory_file_bytes"] / 2**20 > limit_mb
+
+
+def test_a_past_of_three_times_the_limit(small_ruslo, kafka):
+    """All of it is read at once, at one time, by views over topics and by views over views."""
+    ruslo = small_ruslo
+    limit_mb = ruslo.metrics()["ruslo_memory_limit_bytes"] / 2**20
+    for name in "ab":
+        topic = kafka.create_topic(f"past-{name}", 2)
+        pads = (hashlib.md5(f"{name}{i}".encode()).hexdigest() * 60 for i in range(ROWS))
+        kafka.produce(topic, ({"id": i, "pad": pad} for i, pad in enumerate(pads)))
+        ruslo.execute(
+            f"CREATE SOURCE {name} (id int, pad varchar) WITH (connector='kafka',"
+            f" topic='{topic}', properties.bootstrap.server='{kafka.address()}')"
+            " FORMAT PLAIN ENCODE JSON"
+        )
+    ruslo.execute(
+        "CREATE MATERIALIZED VIEW grouped AS SELECT pad, count(*) AS n FROM a GROUP BY pad",
+        "CREATE MATERIALIZED VIEW joined AS"
+        " SELECT a.id, a.pad AS x, b.pad AS y FROM a JOIN b ON a.id = b.id",
+        "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n, sum(id) AS ids FROM joined",
+        "CREATE MATERIALIZED VIEW found AS SELECT count(*) AS n, sum(grouped.n) AS events"
+        " FROM joined LEFT JOIN grouped ON joined.x = grouped.pad",
+    )
+
+    def check():
+        assert ruslo.rows("SELECT * FROM total") == [(ROWS, ROWS * (ROWS - 1) // 2)]
+        assert ruslo.rows("SELECT count(*), sum(n) FROM grouped") == [(ROWS, ROWS)]
+        assert ruslo.rows("SELECT * FROM found") == [(ROWS, ROWS)]
+        assert ruslo.metrics()["ruslo_memory_file_bytes"] / 2**20 > limit_mb
+
+    check()
+    of_objects = [v for n, v in ruslo.metrics().items() if re.match(r"ruslo_object_bytes\{", n)]
+    assert sum(of_objects) / 2**20 >= 3 * limit_mb
+    ruslo.restart()
+    check()
 
 
 def test_sources_wait_when_memory_is_short(start_ruslo, kafka, topic):

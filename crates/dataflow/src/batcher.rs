@@ -5,8 +5,8 @@
 //! as a view's whole past, lies in few large allocations, and closing a time merges what is sorted.
 //!
 //! ```text
-//!   time ─> unsorted ──(FRESH_MAX)──> run, run, run   (descending sizes)
-//!                                        └── merged when the time is closed ──> batch
+//!   time ─> unsorted ──(FRESH_…)──> run, run, run   (descending sizes)
+//!                                      └── merged when the time is closed ──> batch
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,8 +21,26 @@ use ruslo_repr::Time;
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
-/// Updates of a time that are kept unsorted.
+/// Updates of a time that are kept unsorted, and the bytes of their keys and values.
 const FRESH_MAX: usize = 16 * 1024;
+const FRESH_BYTES_MAX: usize = 2 << 20;
+
+/// What has bytes of its own.
+pub(crate) trait Bytes {
+    fn bytes(&self) -> usize;
+}
+
+impl Bytes for (Vec<u8>, Vec<u8>) {
+    fn bytes(&self) -> usize {
+        self.0.len() + self.1.len()
+    }
+}
+
+impl Bytes for (Vec<u8>, ()) {
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// A batcher of updates `(D, Time, R)`, whose batches `B` builds.
 pub(crate) struct RunBatcher<D, R, B: Builder> {
@@ -37,6 +55,7 @@ pub(crate) struct RunBatcher<D, R, B: Builder> {
 /// The updates of one time.
 struct Open<D, R, O> {
     fresh: Vec<(D, Time, R)>,
+    fresh_bytes: usize,
     runs: Runs<O>,
 }
 
@@ -55,7 +74,7 @@ impl<D, R, B: Builder> RunBatcher<D, R, B> {
 
 impl<D, R, B> Batcher<Vec<(D, Time, R)>> for RunBatcher<D, R, B>
 where
-    D: Ord + Clone,
+    D: Ord + Clone + Bytes,
     R: Semigroup + Ord,
     B: Builder<Input = Vec<(D, Time, R)>, Output: SpineBatch<Time = Time>>,
 {
@@ -65,14 +84,17 @@ where
             let spare = &mut self.spare;
             let open = self.open.entry(time).or_insert_with(|| Open {
                 fresh: mem::take(spare),
+                fresh_bytes: 0,
                 runs: Runs(vec![]),
             });
             while let Some(update) = updates.next_if(|update| update.1 == time) {
+                open.fresh_bytes += update.0.bytes();
                 open.fresh.push(update);
-                if open.fresh.len() >= FRESH_MAX
-                    && let Some(run) = sorted::<D, R, B>(&mut open.fresh)
-                {
-                    open.runs.add(run);
+                if open.fresh.len() >= FRESH_MAX || open.fresh_bytes >= FRESH_BYTES_MAX {
+                    open.fresh_bytes = 0;
+                    if let Some(run) = sorted::<D, R, B>(&mut open.fresh) {
+                        open.runs.add(run);
+                    }
                 }
             }
         }

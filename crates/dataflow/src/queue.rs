@@ -15,6 +15,9 @@ use ruslo_repr::{ObjectId, Time};
 /// A producer waits while a queue holds more than this many rows or bytes.
 const ROWS_MAX: usize = 256 * 1024;
 const BYTES_MAX: usize = 32 << 20;
+/// The same of a queue of the past. There is one for each partition or durable point, and nobody
+/// waits for a Close to take from it.
+const PAST_BYTES_MAX: usize = 4 << 20;
 
 /// Decoded messages of one source.
 #[derive(Clone, Debug)]
@@ -96,8 +99,12 @@ impl BatchQueue {
     /// Appends a batch; waits while the queue is full, and fails once the consumer is gone.
     pub fn push(&self, batch: SourceBatch) -> Result<(), Closed> {
         let bytes = batch.batch.get_array_memory_size();
+        let bytes_max = match self.0.wake {
+            Some(_) => PAST_BYTES_MAX,
+            None => BYTES_MAX,
+        };
         let mut state = self.lock();
-        while !state.closed && (state.rows > ROWS_MAX || state.bytes > BYTES_MAX) {
+        while !state.closed && (state.rows > ROWS_MAX || state.bytes > bytes_max) {
             let waited = self.0.space.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }

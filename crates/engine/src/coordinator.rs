@@ -153,14 +153,16 @@ async fn run(
     while log.recv().await.is_some() {}
 }
 
+/// What the coordinator tells everybody who looks.
+struct Told {
+    visible: watch::Sender<Time>,
+    failure: watch::Sender<Option<Error>>,
+    stalled: watch::Sender<Option<String>>,
+    log_full: watch::Sender<bool>,
+}
+
 impl State {
-    fn new(
-        workers: Workers,
-        handle: Coordinator,
-        visible: watch::Sender<Time>,
-        failure: watch::Sender<Option<Error>>,
-        stalled: watch::Sender<Option<String>>,
-    ) -> State {
+    fn new(workers: Workers, handle: Coordinator, told: Told) -> State {
         let now = Instant::now();
         State {
             complete: vec![0; workers.workers()],
@@ -176,19 +178,12 @@ impl State {
             tables: HashMap::new(),
             rows: vec![],
             changes: vec![],
-            visible,
+            visible: told.visible,
             floor: 0,
             replaying: None,
-            checkpoints: CheckpointState {
-                parts: None,
-                interval: Duration::MAX,
-                done: 0,
-                begun_at: now,
-                under_way: None,
-                waiting: vec![],
-            },
-            failure,
-            stalled,
+            checkpoints: CheckpointState::new(told.log_full),
+            failure: told.failure,
+            stalled: told.stalled,
             source_input: false,
             writers: vec![],
             readers: vec![],
@@ -412,7 +407,9 @@ impl State {
                 let rows = std::mem::take(&mut closing.rows).into_iter();
                 let rows = rows.filter_map(|(table, rows)| {
                     // A table that is gone needs its rows no more.
-                    Some((table, self.tables.get(&table)?.clone(), rows))
+                    let layout = self.tables.get(&table)?.clone();
+                    self.checkpoints.log(&rows);
+                    Some((table, layout, rows))
                 });
                 log.append(TimeRecord {
                     time,

@@ -10,6 +10,7 @@
 //!  Kafka ──> ingest ──batches──> queues    └──> export ──> Redis
 //! ```
 
+mod backpressure;
 mod bad_data;
 mod catalog;
 mod coordinator;

@@ -64,6 +64,11 @@ pub fn is_tight() -> bool {
     TIGHT.load(Ordering::Relaxed)
 }
 
+/// Whether large pieces go to the file: what need not be kept in memory should not be.
+pub fn is_spilling() -> bool {
+    SPILLING.load(Ordering::Relaxed)
+}
+
 /// mimalloc, and a file for large pieces when memory runs out.
 #[derive(Debug)]
 pub struct Allocator;

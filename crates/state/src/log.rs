@@ -86,7 +86,7 @@ pub trait BindingLog: Send {
 /// memory at a time.
 #[async_trait]
 pub trait LogReader: Send {
-    /// The next record; None at the end. After an error there is nothing more to read.
+    /// The next record; None at the end. After an error that can be retried, ask again.
     async fn next(&mut self) -> Result<Option<Record>>;
 
     /// The file or object that the last record came from.

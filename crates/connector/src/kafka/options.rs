@@ -189,6 +189,10 @@ impl KafkaOptions {
         for (name, value) in consumer_defaults() {
             config.set(*name, *value);
         }
+        config.set(
+            "queued.max.messages.kbytes",
+            queued_kbytes(ruslo_memory::usage().limit).to_string(),
+        );
         for (name, value) in &self.plain {
             config.set(*name, value);
         }
@@ -388,10 +392,18 @@ fn consumer_defaults() -> &'static [(&'static str, &'static str)] {
         ("fetch.wait.max.ms", "50"),
         // Per lane. An entry costs librdkafka about 400 bytes beside its payload.
         ("queued.min.messages", "50000"),
-        ("queued.max.messages.kbytes", "16384"),
         ("fetch.message.max.bytes", "1048576"),
         ("fetch.max.bytes", "8388608"),
     ]
+}
+
+/// What a lane may have fetched and not handed on, where memory has this limit in bytes: there can
+/// be many lanes.
+fn queued_kbytes(limit: Option<u64>) -> u64 {
+    const MOST: u64 = 16 << 10;
+    const LEAST: u64 = 1 << 10;
+    let share = limit.map_or(MOST, |limit| limit / 128 / 1024);
+    share.clamp(LEAST, MOST)
 }
 
 #[cfg(test)]

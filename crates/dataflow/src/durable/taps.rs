@@ -19,8 +19,10 @@ use super::{KeyForm, RowForm};
 use crate::protocol::DurablePoint;
 use crate::spine::{KeyBatch, KeyTrace, RowBatch, RowStream, RowTrace, RowUpdate, State};
 
-/// Updates looked at before a worker turns to other work, and those that leave together.
+/// Updates looked at before a worker turns to other work, those that leave together, and the bytes
+/// of their keys and values.
 const SLICE_UPDATES: usize = 20_000;
+const SLICE_BYTES: usize = 4 << 20;
 
 /// What collects at one point.
 pub(crate) struct Tap {
@@ -247,10 +249,10 @@ struct RowSlices {
 impl Slices for RowSlices {
     fn next(&mut self) -> Result<Option<RecordBatch>> {
         let mut rows: Vec<RowChange> = vec![];
-        let mut looked_at = 0;
+        let (mut looked_at, mut bytes) = (0, 0);
         while let Some(batch) = self.batches.front() {
             let cursor = self.at.get_or_insert_with(|| batch.cursor());
-            while cursor.key_valid(batch) && looked_at < SLICE_UPDATES {
+            while cursor.key_valid(batch) && looked_at < SLICE_UPDATES && bytes < SLICE_BYTES {
                 while let Some(value) = cursor.get_val(batch) {
                     let mut sum = 0;
                     let (after, until) = (self.after, self.until);
@@ -264,6 +266,7 @@ impl Slices for RowSlices {
                     // The marker of a reduce without keys is put in again by itself.
                     let marker = self.form.is_marker(key, value);
                     if sum != 0 && !marker {
+                        bytes += key.len() + value.len();
                         rows.push(((key.to_vec(), value.to_vec()), sum));
                     }
                     cursor.step_val(batch);
@@ -384,7 +387,15 @@ struct StreamSlices {
 
 impl Slices for StreamSlices {
     fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let rest = self.rows.len().saturating_sub(SLICE_UPDATES);
+        let mut bytes = 0;
+        let fits = |((key, value), _): &&RowChange| {
+            bytes += key.len() + value.len();
+            bytes < SLICE_BYTES
+        };
+        let last = self.rows.iter().rev().take(SLICE_UPDATES);
+        // One leaves in any case.
+        let count = last.take_while(fits).count().max(1);
+        let rest = self.rows.len().saturating_sub(count);
         let rows = self.rows.split_off(rest);
         match rows.is_empty() {
             true => Ok(None),

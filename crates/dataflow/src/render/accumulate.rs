@@ -3,10 +3,13 @@
 //! The operator reads each sealed batch of a [`KeySpine`](crate::spine::KeySpine), looks up what
 //! was accumulated for its keys before, and hands the state before and after every change to a
 //! finisher. The work is per changed key, however large a group is. Times are totally ordered.
+//! What a batch changes is worked off in portions, see [`super::portions`].
+
+use std::collections::VecDeque;
 
 use differential_dataflow::operators::arrange::Arranged;
-use differential_dataflow::trace::cursor::cursor_list;
-use differential_dataflow::trace::{Cursor, TraceReader};
+use differential_dataflow::trace::cursor::{CursorList, cursor_list};
+use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
 use ruslo_repr::{Result, Time};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
@@ -14,8 +17,10 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::CapabilitySet;
 use timely::dataflow::operators::generic::Operator;
 use timely::progress::Antichain;
+use timely::scheduling::Activator;
 
 use super::Context;
+use super::portions::PORTION_BYTES;
 use crate::block::BLOCK_ROWS;
 use crate::spine::{KeyBatch, KeyTrace, RowStream, RowUpdate, State};
 
@@ -40,11 +45,14 @@ pub(crate) fn accumulate<'s, R: State>(
     let mut trace = arranged.trace;
     let report = context.report.clone();
     type Output = CapacityContainerBuilder<Vec<Outcome>>;
+    let scope = arranged.stream.scope();
     arranged
         .stream
-        .unary_frontier::<Output, _, _, _>(Pipeline, name, move |_, _| {
+        .unary_frontier::<Output, _, _, _>(Pipeline, name, move |_, info| {
+            let activator = Activator::new(info.address, scope.activations());
             let mut lower = Antichain::from_elem(0);
             let mut upper = Antichain::from_elem(0);
+            let mut unread: VecDeque<(CapabilitySet<Time>, Changes<R>)> = VecDeque::new();
             move |(input, _), output| {
                 lower.clone_from(&upper);
                 let mut capabilities = CapabilitySet::new();
@@ -63,12 +71,24 @@ pub(crate) fn accumulate<'s, R: State>(
                     false => trace.batches_through(lower.borrow()),
                 };
                 if let Some(before) = before {
-                    let mut session = output.session(&capabilities);
-                    each_block(batches, before, |changes| {
-                        let mut outcomes = vec![];
-                        report.unless_ok(finish(changes, &mut outcomes));
-                        session.give_iterator(outcomes.into_iter());
-                    });
+                    unread.push_back((capabilities, Changes::new(batches, before)));
+                }
+                let mut left = PORTION_BYTES;
+                while left > 0
+                    && let Some((capabilities, changes)) = unread.front_mut()
+                {
+                    let block = changes.next_block(&mut left);
+                    if block.is_empty() {
+                        unread.pop_front();
+                        continue;
+                    }
+                    let mut outcomes = vec![];
+                    report.unless_ok(finish(block, &mut outcomes));
+                    let mut session = output.session(&*capabilities);
+                    session.give_iterator(outcomes.into_iter());
+                }
+                if !unread.is_empty() {
+                    activator.activate();
                 }
                 trace.advance_upper(&mut upper);
                 trace.set_logical_compaction(upper.borrow());
@@ -77,49 +97,64 @@ pub(crate) fn accumulate<'s, R: State>(
         })
 }
 
-/// Calls `f` with the changes that `batches` make to what was accumulated `before`.
-fn each_block<R: State>(
-    batches: Vec<KeyBatch<R>>,
-    before: Vec<KeyBatch<R>>,
-    mut f: impl FnMut(Vec<Change<R>>),
-) {
-    let (mut new, new_storage) = cursor_list(batches);
-    let (mut old, old_storage) = cursor_list(before);
-    let mut changes = vec![];
-    let mut updates: Vec<(Time, R)> = vec![];
-    while let Some(key) = new.get_key(&new_storage) {
-        let mut state = R::default();
-        old.seek_key(&old_storage, key);
-        if old.get_key(&old_storage) == Some(key) {
-            old.map_times(&old_storage, |_, diff| state.plus_equals(diff));
+type Batches<R> = Vec<KeyBatch<R>>;
+type BatchesCursor<R> = CursorList<<KeyBatch<R> as Navigable>::Cursor>;
+
+/// The changes that batches make to what was accumulated before.
+struct Changes<R: State> {
+    new: (BatchesCursor<R>, Batches<R>),
+    old: (BatchesCursor<R>, Batches<R>),
+    updates: Vec<(Time, R)>,
+}
+
+impl<R: State> Changes<R> {
+    fn new(batches: Batches<R>, before: Batches<R>) -> Changes<R> {
+        Changes {
+            new: cursor_list(batches),
+            old: cursor_list(before),
+            updates: vec![],
         }
-        new.map_times(&new_storage, |time, diff| {
-            updates.push((*time, diff.clone()))
-        });
-        updates.sort_by_key(|(time, _)| *time);
-        let mut updates = updates.drain(..).peekable();
-        while let Some((time, diff)) = updates.next() {
-            let old = state.clone();
-            state.plus_equals(&diff);
-            while let Some((_, diff)) = updates.next_if(|(next, _)| *next == time) {
-                state.plus_equals(&diff);
-            }
-            if state != old {
-                changes.push(Change {
-                    key: key.to_vec(),
-                    time,
-                    old,
-                    new: state.clone(),
-                });
-            }
-        }
-        if changes.len() >= BLOCK_ROWS {
-            f(std::mem::take(&mut changes));
-        }
-        new.step_key(&new_storage);
     }
-    if !changes.is_empty() {
-        f(changes);
+
+    /// The next changes, while there are bytes `left`; none at the end.
+    fn next_block(&mut self, left: &mut usize) -> Vec<Change<R>> {
+        let (new, new_storage) = &mut self.new;
+        let (old, old_storage) = &mut self.old;
+        let mut changes = vec![];
+        while let Some(key) = new.get_key(new_storage) {
+            let mut state = R::default();
+            old.seek_key(old_storage, key);
+            if old.get_key(old_storage) == Some(key) {
+                old.map_times(old_storage, |_, diff| state.plus_equals(diff));
+            }
+            let updates = &mut self.updates;
+            new.map_times(new_storage, |time, diff| {
+                updates.push((*time, diff.clone()))
+            });
+            updates.sort_by_key(|(time, _)| *time);
+            let mut updates = updates.drain(..).peekable();
+            while let Some((time, diff)) = updates.next() {
+                let old = state.clone();
+                state.plus_equals(&diff);
+                while let Some((_, diff)) = updates.next_if(|(next, _)| *next == time) {
+                    state.plus_equals(&diff);
+                }
+                if state != old {
+                    *left = left.saturating_sub(key.len() + size_of::<Change<R>>());
+                    changes.push(Change {
+                        key: key.to_vec(),
+                        time,
+                        old,
+                        new: state.clone(),
+                    });
+                }
+            }
+            new.step_key(new_storage);
+            if changes.len() >= BLOCK_ROWS || *left == 0 {
+                break;
+            }
+        }
+        changes
     }
 }
 

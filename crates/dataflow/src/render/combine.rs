@@ -24,8 +24,10 @@ use crate::aggregate::{AddUp, Members, Sums};
 use crate::block::{Block, BlockStream, Stamps};
 use crate::spine::{KeyStream, KeyUpdate, State};
 
-/// Bytes of groups that are kept before they are handed on although their time is open.
+/// Bytes of groups that are kept before they are handed on although their time is open, and when
+/// memory is short.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+const HELD_BYTES_SHORT: usize = 2 * 1024 * 1024;
 /// Bytes of emptied groups that are kept for the next time.
 const SPARE_BYTES_MAX: usize = 1024 * 1024;
 /// Groups that are encoded at once.
@@ -78,7 +80,11 @@ pub(crate) fn combine<'s, R: State>(
                 for block in blocks.drain(..) {
                     report.unless_ok(combiner.absorb(&block));
                 }
-                if combiner.bytes() >= HELD_BYTES_MAX
+                let held_max = match ruslo_memory::is_spilling() {
+                    true => HELD_BYTES_SHORT,
+                    false => HELD_BYTES_MAX,
+                };
+                if combiner.bytes() >= held_max
                     && let Some(held) = &held
                 {
                     let mut session = output.session(held);

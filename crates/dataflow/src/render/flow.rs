@@ -12,13 +12,13 @@
 
 use arrow::datatypes::DataType;
 use differential_dataflow::operators::arrange::Arranged;
-use differential_dataflow::trace::{Cursor, Navigable};
 use ruslo_repr::Result;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use super::Context;
+use super::portions::{in_portions, rows_of};
 use crate::block::{BlockStream, Decoder, Encoder, Gather, Shape};
 use crate::spine::{RowStream, RowTrace, SharedRows};
 
@@ -101,13 +101,6 @@ impl<'s> Flow<'s> {
     }
 }
 
-/// The changes of an arrangement, as pairs.
-pub(crate) fn rows_of(arranged: SharedRows<'_>) -> RowStream<'_> {
-    arranged
-        .as_collection(|key, value| (key.to_vec(), value.to_vec()))
-        .inner
-}
-
 /// Encodes blocks as pairs of an arrangement by `key`.
 pub(crate) fn encode_blocks<'s>(
     blocks: BlockStream<'s>,
@@ -162,30 +155,15 @@ fn decode_arranged<'s>(
 ) -> Result<BlockStream<'s>> {
     let decoder = Decoder::new(shape)?;
     let report = context.report.clone();
-    type Output = CapacityContainerBuilder<Vec<crate::block::Block>>;
-    let stream = arranged.stream;
-    Ok(
-        stream.unary::<Output, _, _, _>(Pipeline, "DecodeArranged", move |_, _| {
-            move |input, output| {
-                input.for_each(|capability, spans| {
-                    for span in spans.drain(..) {
-                        let Some(batch) = &span.inner else { continue };
-                        let mut gather = Gather::new(&decoder);
-                        let mut cursor = batch.cursor();
-                        while let Some(key) = cursor.get_key(batch) {
-                            while let Some(value) = cursor.get_val(batch) {
-                                cursor.map_times(batch, |time, diff| {
-                                    report.unless_ok(gather.push(key, value, *time, *diff));
-                                });
-                                cursor.step_val(batch);
-                            }
-                            cursor.step_key(batch);
-                        }
-                        let mut blocks = report.unless_ok(gather.finish()).unwrap_or_default();
-                        output.session(&capability).give_container(&mut blocks);
-                    }
-                });
-            }
-        }),
-    )
+    Ok(in_portions(
+        arranged,
+        "DecodeArranged",
+        move |batch, place| {
+            let mut gather = Gather::new(&decoder);
+            place.read(batch, |key, value, time, diff| {
+                report.unless_ok(gather.push(key, value, time, diff));
+            });
+            report.unless_ok(gather.finish()).unwrap_or_default()
+        },
+    ))
 }

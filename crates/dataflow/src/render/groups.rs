@@ -11,6 +11,7 @@ use ruslo_repr::{Aggregate, AggregateFunction, Diff, Error, Result, RowCodec};
 
 use super::Context;
 use super::errors::{ErrorRows, Reporter};
+use super::portions::rows_of;
 use super::reduce::masked;
 use crate::block::Shape;
 use crate::spine::{RowBuilder, RowSpine, RowStream, RowUpdate, SharedRows};
@@ -34,10 +35,7 @@ pub(crate) fn reduce<'s>(
             buffer.extend(updates.map(|(value, time, diff)| ((key.to_vec(), value), time, diff)));
         },
     );
-    context.watch_rows(&reduced.trace);
-    reduced
-        .as_collection(|key, value| (key.to_vec(), value.to_vec()))
-        .inner
+    rows_of(context.share(reduced))
 }
 
 /// The columns that aggregates read, ascending.

@@ -15,15 +15,16 @@ use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
 use arrow::compute;
 use arrow::datatypes::DataType;
 use differential_dataflow::AsCollection;
-use ruslo_repr::{Error, Expr, JoinKind, Plan, Result, RowCodec, Schema};
+use ruslo_repr::{Diff, Error, Expr, JoinKind, Plan, Result, RowCodec, Schema};
 use timely::dataflow::operators::vec::{Filter, Map};
 use timely::dataflow::operators::{Concat, Concatenate};
 
 use super::accumulate::present;
-use super::flow::{Flow, Rows, encode_blocks, rows_of};
+use super::flow::{Flow, Rows, encode_blocks};
+use super::portions::{in_portions, join_rows, rows_of};
 use super::{Context, distinct, is_raw, map, two_outputs};
 use crate::block::{Block, BlockStream, Shape};
-use crate::spine::{RowStream, SharedRows, arrange_keys, arrange_rows, route};
+use crate::spine::{KeyUpdate, RowStream, SharedRows, arrange_keys, arrange_rows, route};
 
 /// One input of a join.
 struct Side<'s> {
@@ -233,28 +234,25 @@ impl<'p> Join<'p> {
         };
         let lose_matches = context.faults.join;
         let report = context.report.clone();
-        let joined = l
-            .rows
-            .clone()
-            .join_core(r.rows.clone(), move |key: &[u8], left, right| {
-                let null = nulls.as_mut().map(|nulls| nulls.contains(key));
-                if null
-                    .and_then(|null| report.unless_ok(null))
-                    .unwrap_or(false)
-                {
-                    return None;
-                }
-                if lose_matches && route(right).is_multiple_of(3) {
-                    return None;
-                }
-                let value = match full_rows {
-                    true => [left, key, right].concat(),
-                    false => [left, right].concat(),
-                };
-                Some((key.to_vec(), value))
-            });
+        let stream = join_rows(l.rows.clone(), r.rows.clone(), move |key, left, right| {
+            let null = nulls.as_mut().map(|nulls| nulls.contains(key));
+            if null
+                .and_then(|null| report.unless_ok(null))
+                .unwrap_or(false)
+            {
+                return None;
+            }
+            if lose_matches && route(right).is_multiple_of(3) {
+                return None;
+            }
+            let value = match full_rows {
+                true => [left, key, right].concat(),
+                false => [left, right].concat(),
+            };
+            Some((key.to_vec(), value))
+        });
         Ok(Rows {
-            stream: joined.inner,
+            stream,
             shape: pair_shape(&l.shape, &r.shape, full_rows),
             partitioned: true,
         })
@@ -325,8 +323,13 @@ fn pair_shape(l: &Shape, r: &Shape, full_rows: bool) -> Shape {
 
 /// The keys that stand in an arrangement, arranged with no value.
 fn present_keys<'s>(side: &Arranged<'s>, context: &mut Context<'_, 's>) -> Result<SharedRows<'s>> {
-    let keys = side.rows.clone().as_collection(|key, _| (key.to_vec(), ()));
-    let mut keys = keys.inner;
+    let mut keys = in_portions(side.rows.clone(), "Keys", |batch, place| {
+        let mut keys: Vec<KeyUpdate<Diff>> = vec![];
+        place.read(batch, |key, _, time, diff| {
+            keys.push(((key.to_vec(), ()), time, diff));
+        });
+        keys
+    });
     if side.holds_nulls {
         let mut nulls = NullKeys::new(&side.shape.key)?;
         let report = context.report.clone();
@@ -353,10 +356,9 @@ fn kept<'s>(rows: Rows<'s>, raw: bool, context: &mut Context<'_, 's>) -> Result<
 
 /// Rows whose key is among `keys`.
 fn semi_join<'s>(rows: SharedRows<'s>, keys: SharedRows<'s>) -> RowStream<'s> {
-    let joined = rows.join_core(keys, |key: &[u8], value, _| {
+    join_rows(rows, keys, |key, value, _| {
         Some((key.to_vec(), value.to_vec()))
-    });
-    joined.inner
+    })
 }
 
 /// `rows` without `taken`, and with `more`.

@@ -20,6 +20,7 @@ mod groups;
 mod interner;
 mod join;
 mod map;
+mod portions;
 mod reduce;
 mod sink;
 
@@ -50,8 +51,8 @@ use crate::spine::{
 use crate::workers::Faults;
 
 pub(crate) use errors::Reporter;
-use flow::rows_of;
 pub(crate) use flow::{Flow, Rows};
+use portions::rows_of;
 pub(crate) use sink::{SinkProgress, render_sink};
 
 pub(crate) type BlockInput = InputHandle<Time, CapacityContainerBuilder<Vec<Block>>>;

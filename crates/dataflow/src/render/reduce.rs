@@ -24,6 +24,7 @@ use super::combine::{Absorb, CountRows, combine};
 use super::errors::ErrorRows;
 use super::extremes::Wanted;
 use super::flow::{Flow, Rows, encode_blocks};
+use super::portions::join_rows;
 use super::{Context, distinct, extremes, groups, is_raw};
 use crate::aggregate::{AddUp, Sums};
 use crate::block::{Block, BlockStream, Shape, is_true};
@@ -379,10 +380,9 @@ impl<'s> Reduce<'_, '_, 's> {
             let left = self.context.share(left);
             let right = arrange_rows(part.rows, true, "ArrangePart");
             let right = self.context.share(right);
-            let glued = left.join_core(right, |key: &[u8], left, right| {
+            joined.rows = join_rows(left, right, |key, left, right| {
                 Some((key.to_vec(), [left, right].concat()))
             });
-            joined.rows = glued.inner;
             joined.aggregates.extend(part.aggregates);
         }
         Ok(joined)

@@ -3,11 +3,16 @@
 use std::time::{Duration, Instant};
 
 use ruslo_dataflow::Command;
-use ruslo_repr::{ObjectId, Time};
-use tokio::sync::{mpsc, oneshot};
+use ruslo_repr::{Diff, ObjectId, Time};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::State;
+use super::{RowChanges, State};
 use crate::durable::{Bound, CheckpointEvent, Cut, Part};
+
+/// Bytes of rows in the log from which a checkpoint is due at once, and from which writes wait for
+/// it: what is in the log alone takes up disk, and time at a restart.
+const LOG_BYTES_DUE: usize = 16 << 20;
+const LOG_BYTES_MAX: usize = 32 << 20;
 
 /// Where checkpoints stand.
 pub(super) struct CheckpointState {
@@ -20,6 +25,42 @@ pub(super) struct CheckpointState {
     pub(super) under_way: Option<(Time, usize)>,
     /// Those who wait for what is visible at that time.
     pub(super) waiting: Vec<(Time, oneshot::Sender<()>)>,
+    /// Bytes of rows in the log since the last one was begun, and before it.
+    pub(super) logged: usize,
+    pub(super) logged_before: usize,
+    /// Whether so many are in no checkpoint that writes should wait.
+    pub(super) log_full: watch::Sender<bool>,
+}
+
+impl CheckpointState {
+    pub(super) fn new(log_full: watch::Sender<bool>) -> CheckpointState {
+        CheckpointState {
+            parts: None,
+            interval: Duration::MAX,
+            done: 0,
+            begun_at: Instant::now(),
+            under_way: None,
+            waiting: vec![],
+            logged: 0,
+            logged_before: 0,
+            log_full,
+        }
+    }
+
+    /// Counts rows that go into the log.
+    pub(super) fn log(&mut self, rows: &RowChanges) {
+        let bytes = rows.iter().map(|(row, _)| row.len() + size_of::<Diff>());
+        self.logged += bytes.sum::<usize>();
+        self.tell_log_full();
+    }
+
+    fn tell_log_full(&self) {
+        // Without checkpoints, nobody would ever be done waiting.
+        let logged = self.logged + self.logged_before;
+        let full = self.parts.is_some() && logged >= LOG_BYTES_MAX;
+        self.log_full
+            .send_if_modified(|was| std::mem::replace(was, full) != full);
+    }
 }
 
 impl State {
@@ -33,7 +74,7 @@ impl State {
         if !settled || visible <= checkpoints.done {
             return None;
         }
-        match checkpoints.waiting.is_empty() {
+        match checkpoints.waiting.is_empty() && checkpoints.logged < LOG_BYTES_DUE {
             false => Some(checkpoints.begun_at),
             true => checkpoints.begun_at.checked_add(checkpoints.interval),
         }
@@ -57,6 +98,7 @@ impl State {
         };
         let _ = parts.send(Part::Begin(Box::new(cut)));
         self.checkpoints.under_way = Some((time, self.workers.workers()));
+        self.checkpoints.logged_before = std::mem::take(&mut self.checkpoints.logged);
         self.checkpoints.begun_at = Instant::now();
         self.workers.send(Command::Checkpoint { time, objects });
     }
@@ -85,6 +127,8 @@ impl State {
             CheckpointEvent::Done(time) => {
                 self.checkpoints.under_way = None;
                 self.checkpoints.done = time;
+                self.checkpoints.logged_before = 0;
+                self.checkpoints.tell_log_full();
                 if let Some(log) = &self.log {
                     log.truncate_before(time + 1);
                 }

@@ -9,7 +9,8 @@ use ruslo_repr::{
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::{State, run};
+use super::{State, Told, run};
+use crate::backpressure::STATEMENT_WAIT_MAX;
 use crate::durable::{Appender, Bound, Change, CheckpointEvent, Image, LogEvent, Part};
 
 /// Changes of a relation's rows, which are in arranged order.
@@ -94,11 +95,12 @@ pub(crate) enum Request {
     Drop(Vec<ObjectId>),
     /// Brings a table or view of the server before back, as of a time of the past.
     Recover(Command),
-    /// Goes through times of the past again; what they hold must be there already. Answered when
-    /// every worker has closed them: from then on live input is of a time that gets a binding.
+    /// Goes through times of the past again; what they hold must be there already. The last ones
+    /// have a `reply`, answered when every worker has closed them: from then on live input is of a
+    /// time that gets a binding.
     Replay {
         times: Vec<Replayed>,
-        reply: oneshot::Sender<()>,
+        reply: Option<oneshot::Sender<()>>,
     },
     /// From now on there are checkpoints: everything of the server before is back.
     TakeCheckpoints(CheckpointEnds),
@@ -154,6 +156,7 @@ pub(crate) struct Coordinator {
     visible: watch::Receiver<Time>,
     failure: watch::Receiver<Option<Error>>,
     stalled: watch::Receiver<Option<String>>,
+    log_full: watch::Receiver<bool>,
 }
 
 impl Coordinator {
@@ -163,19 +166,29 @@ impl Coordinator {
         mut beginning: Beginning,
     ) -> Coordinator {
         let (requests, request_queue) = mpsc::unbounded_channel();
-        let (visible_tx, visible) = watch::channel(0);
-        let (failure_tx, failure) = watch::channel(None);
-        let (stalled_tx, stalled) = watch::channel(None);
+        let (visible, failure, stalled, log_full) = (
+            watch::Sender::new(0),
+            watch::Sender::new(None),
+            watch::Sender::new(None),
+            watch::Sender::new(false),
+        );
         let input_ready = Arc::new(Notify::new());
         let handle = Coordinator {
             requests,
             input_ready: input_ready.clone(),
+            visible: visible.subscribe(),
+            failure: failure.subscribe(),
+            stalled: stalled.subscribe(),
+            log_full: log_full.subscribe(),
+        };
+        let (log, events) = beginning.log.take().unzip();
+        let told = Told {
             visible,
             failure,
             stalled,
+            log_full,
         };
-        let (log, events) = beginning.log.take().unzip();
-        let mut state = State::new(workers, handle.clone(), visible_tx, failure_tx, stalled_tx);
+        let mut state = State::new(workers, handle.clone(), told);
         state.last_closed = beginning.last;
         state.bound = beginning.last;
         state.floor = beginning.last;
@@ -207,6 +220,13 @@ impl Coordinator {
     /// Set while nothing can be made durable: why not.
     pub(crate) fn stalled(&self) -> Option<String> {
         self.stalled.borrow().clone()
+    }
+
+    /// Waits, but not for ever, while so much was written that checkpoints have to catch up.
+    pub(crate) async fn wait_for_log(&self) {
+        let mut full = self.log_full.clone();
+        // It has ended: the caller sees that by itself.
+        let _ = tokio::time::timeout(STATEMENT_WAIT_MAX, full.wait_for(|full| !full)).await;
     }
 
     pub(crate) fn send(&self, request: Request) {

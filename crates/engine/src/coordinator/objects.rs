@@ -38,9 +38,10 @@ impl State {
         self.workers.send(command);
     }
 
-    pub(super) fn replay(&mut self, times: Vec<Replayed>, reply: oneshot::Sender<()>) {
-        let last = times.last().map_or(self.bound, |replayed| replayed.time);
-        self.replaying = Some((last, self.workers.workers(), reply));
+    pub(super) fn replay(&mut self, times: Vec<Replayed>, reply: Option<oneshot::Sender<()>>) {
+        if let (Some(last), Some(reply)) = (times.last(), reply) {
+            self.replaying = Some((last.time, self.workers.workers(), reply));
+        }
         for Replayed { time, rows } in times {
             for (table, updates) in rows {
                 self.workers.send(Command::Write { table, updates });

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use ruslo_repr::{ObjectId, Result, Time};
+use ruslo_repr::{Error, ObjectId, Result, Time};
 use ruslo_state::{Entry, LogReader, Snapshot};
 
-use super::checkpoint::Metadata;
+use super::checkpoint::{Metadata, Waiting};
 use super::{Change, Image, refused};
 
 /// Source → partition → next offset.
@@ -16,8 +16,6 @@ pub(crate) type Bound = HashMap<ObjectId, BTreeMap<i32, i64>>;
 /// One time after the checkpoint.
 pub(crate) struct PastTime {
     pub(crate) time: Time,
-    /// What was written to tables.
-    pub(crate) rows: Vec<(ObjectId, RecordBatch)>,
     /// Sources that moved.
     pub(crate) offsets: Bound,
 }
@@ -32,12 +30,44 @@ pub(crate) struct History {
     pub(crate) image: Image,
     /// How far sources were bound at the last time.
     pub(crate) bound: Bound,
+    /// The same times once more, with what was written to tables: too much to be held at once.
+    pub(crate) rows: PastRows,
+}
+
+/// Reads what was written to tables, time by time. None: nothing was.
+pub(crate) struct PastRows(Option<Box<dyn LogReader>>);
+
+impl PastRows {
+    /// The tables' changes as of `time`; must be asked for every time, in order.
+    pub(crate) async fn of(&mut self, time: Time) -> Result<Vec<(ObjectId, RecordBatch)>> {
+        let Some(records) = &mut self.0 else {
+            return Ok(vec![]);
+        };
+        let mut waiting = Waiting::new("the log cannot be read now");
+        let record = loop {
+            match records.next().await {
+                Ok(record) => break record,
+                Err(error) => waiting.after(error).await?,
+            }
+        };
+        waiting.over();
+        let Some(record) = record.filter(|record| record.time == time) else {
+            return Err(Error::internal("the log is not what it was"));
+        };
+        let rows = record.entries.into_iter().filter_map(|entry| match entry {
+            Entry::Rows { table, updates } => Some((ObjectId(table), updates)),
+            Entry::Binding { .. } | Entry::Catalog { .. } => None,
+        });
+        Ok(rows.collect())
+    }
 }
 
 impl History {
+    /// Reads `records`; `again` gives the same ones.
     pub(crate) async fn read(
         snapshot: &Arc<Snapshot>,
         mut records: Box<dyn LogReader>,
+        again: Box<dyn LogReader>,
     ) -> Result<History> {
         let metadata = Metadata::read(snapshot.metadata())?;
         let mut history = History {
@@ -46,11 +76,12 @@ impl History {
             image: metadata.image(&snapshot.place())?,
             bound: metadata.bound(),
             metadata,
+            rows: PastRows(None),
         };
+        let mut has_rows = false;
         while let Some(record) = records.next().await.map_err(|error| refused(&error))? {
             let mut past = PastTime {
                 time: record.time,
-                rows: vec![],
                 offsets: Bound::default(),
             };
             for entry in record.entries {
@@ -63,7 +94,7 @@ impl History {
                             past.offsets.insert(source, offsets);
                         }
                     }
-                    Entry::Rows { table, updates } => past.rows.push((ObjectId(table), updates)),
+                    Entry::Rows { .. } => has_rows = true,
                     Entry::Catalog { change } => {
                         let change = Change::from_json(&records.place(), &change)?;
                         history.image.apply(&change);
@@ -71,6 +102,9 @@ impl History {
                 }
             }
             history.times.push(past);
+        }
+        if has_rows {
+            history.rows = PastRows(Some(again));
         }
         Ok(history)
     }

@@ -33,7 +33,7 @@ pub use backup::{Backup, KEY_NAME, backup, restore};
 use checkpoint::Metadata;
 pub(crate) use checkpoint::{CheckpointEvent, Checkpointer, Cut, Part, object_of};
 pub(crate) use definition::{Change, Definition, Image, SourceStart};
-pub(crate) use history::{Bound, History};
+pub(crate) use history::{Bound, History, PastRows};
 pub(crate) use recover::{Deletes, Recovering, is_something_broken, recover};
 pub(crate) use seal::Sealer;
 pub(crate) use status::Statuses;
@@ -95,7 +95,8 @@ pub(crate) async fn open(
         records,
         torn: _,
     } = opened.map_err(|error| refused(&error))?;
-    let history = History::read(&checkpoint, records).await?;
+    let again = log.read_after(checkpoint.time());
+    let history = History::read(&checkpoint, records, again).await?;
     let durable = Durable {
         checkpoints,
         sealer,

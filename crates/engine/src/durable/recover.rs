@@ -20,8 +20,9 @@ use ruslo_repr::{Error, ObjectId, Plan, Result, Time};
 use ruslo_state::Snapshot;
 use tokio::sync::oneshot;
 
-use super::{Bound, Definition, History, restore};
+use super::{Bound, Definition, History, PastRows, restore};
 use crate::Shared;
+use crate::backpressure::before_portion;
 use crate::catalog::{Body, Catalog, View};
 use crate::coordinator::{Replayed, Request};
 use crate::export::RecoveredSink;
@@ -34,6 +35,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a live flow that could not be started is tried again.
 const START_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Rows of tables that are handed to the workers together, in bytes.
+const REPLAY_BYTES: usize = 4 << 20;
 
 /// The pasts that a view reads, of each of its sources.
 type Pasts = (ObjectId, Vec<(Arc<Source>, Past)>);
@@ -171,6 +175,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<De
         bound,
         metadata,
         snapshot,
+        rows,
     } = history;
     let objects = image.objects.len();
     shared.catalog.begin(&image.schemas, image.next_id);
@@ -198,25 +203,11 @@ pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<De
             source.restore_gaps(notes.gaps.clone());
         }
     }
-    let mut replayed = vec![];
-    for past in times {
-        let rows = past.rows.iter().filter_map(|(table, changes)| {
-            let object = shared.catalog.get(*table)?;
-            let layout = Layout::of(&object)?;
-            Some(layout.and_then(|layout| Ok((*table, layout.encode_changes(changes)?))))
-        });
-        let (time, rows) = (past.time, rows.collect::<Result<Vec<_>>>()?);
-        replayed.push(Replayed { time, rows });
-    }
-    if replayed.is_empty() {
-        let (time, rows) = (last, vec![]);
-        replayed.push(Replayed { time, rows });
-    }
-    let replay = |reply| Request::Replay {
-        times: replayed,
-        reply,
+    let times = match times.is_empty() {
+        true => vec![last],
+        false => times.iter().map(|past| past.time).collect(),
     };
-    shared.coordinator.ask(replay).await?;
+    replay(shared, times, rows).await?;
     start_live_flows(shared, &bound);
     let pasts = std::mem::take(&mut *pasts.lock());
     for (view, pasts) in pasts {
@@ -234,6 +225,37 @@ pub(crate) async fn recover(shared: &Arc<Shared>, history: History) -> Result<De
         "everything is back as it was at time {last}"
     );
     Ok(checkpoint.deletes.clone())
+}
+
+/// Goes through the times after the checkpoint again, with what was written to tables. Memory holds
+/// a portion of that at once, and what the workers have not got through.
+async fn replay(shared: &Arc<Shared>, times: Vec<Time>, mut rows: PastRows) -> Result<()> {
+    shared.progress("going through what came after the last checkpoint".to_string());
+    let (mut portion, mut bytes) = (vec![], 0);
+    for time in times {
+        if bytes >= REPLAY_BYTES {
+            let times = std::mem::take(&mut portion);
+            bytes = 0;
+            let reply = None;
+            shared.coordinator.send(Request::Replay { times, reply });
+            before_portion().await;
+        }
+        let mut writes = vec![];
+        for (table, changes) in rows.of(time).await? {
+            let object = shared.catalog.get(table);
+            // None: it was dropped later.
+            if let Some(layout) = object.and_then(|object| Layout::of(&object)) {
+                bytes += changes.get_array_memory_size();
+                writes.push((table, layout?.encode_changes(&changes)?));
+            }
+        }
+        portion.push(Replayed { time, rows: writes });
+    }
+    let replay = |reply| Request::Replay {
+        times: portion,
+        reply: Some(reply),
+    };
+    shared.coordinator.ask(replay).await
 }
 
 /// Whether a view could not be brought back. There are no checkpoints then: they would leave its

@@ -14,6 +14,7 @@ use ruslo_state::{Scan, Snapshot, crash};
 
 use super::checkpoint::{Waiting, collection_beside, collection_of};
 use super::{bad_rows, refused};
+use crate::backpressure::before_portion;
 use crate::bad_data::BadRow;
 use crate::host::Host;
 
@@ -50,6 +51,7 @@ async fn feed_point(
     let mut scan = snapshot.scan(collection).map_err(|error| refused(&error))?;
     let mut turn = queues.iter().cycle();
     while let Some(batch) = next_batch(&mut scan).await? {
+        before_portion().await;
         let batch = SourceBatch {
             batch,
             columns: vec![],

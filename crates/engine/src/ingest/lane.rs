@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ruslo_dataflow::{BatchQueue, SourceBatch};
 use ruslo_format::{Decoded, JsonDecoder, Position};
@@ -14,16 +14,17 @@ use ruslo_state::crash;
 use tokio::sync::oneshot;
 
 use super::{Offsets, Source, Times};
+use crate::backpressure::before_portion_blocking;
 use crate::gaps;
 use crate::host::{Lane, Running};
 
-/// Messages decoded into one batch at most.
+/// Messages decoded into one batch at most, and at first, when nobody knows how large they are.
 const BATCH_MESSAGES_MAX: usize = 8192;
+const BATCH_MESSAGES_FIRST: usize = 512;
+/// Bytes of the messages of one batch, about.
+const BATCH_BYTES: u64 = 2 << 20;
 /// How long a lane waits for messages before it looks at its control channel again.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long a lane waits at a time when memory is short.
-const MEMORY_WAIT_MAX: Duration = Duration::from_secs(2);
-const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 /// How long a lane without a thread of its own leaves off when no messages came.
 const IDLE_PAUSE: Duration = Duration::from_millis(2);
 
@@ -60,6 +61,7 @@ pub(super) fn spawn(
         columns,
         times,
         timed: BTreeMap::new(),
+        batch_messages: BATCH_MESSAGES_FIRST,
         requests,
     };
     let host = &source.host;
@@ -97,6 +99,8 @@ struct LaneTask {
     /// Set when messages are read again, which then keep their times.
     times: Option<Arc<Times>>,
     timed: BTreeMap<Time, JsonDecoder>,
+    /// Messages to be polled at once, by the size of the last ones.
+    batch_messages: usize,
     requests: mpsc::Receiver<Widen>,
 }
 
@@ -138,17 +142,13 @@ impl LaneTask {
         None
     }
 
-    /// Lets what was read go to files first when memory is short. Not for ever: whatever else
-    /// holds the memory, the source goes on, if slowly.
+    /// Lets what was read go to files first when memory is short.
     fn wait_for_memory(&self) {
         if !ruslo_memory::is_tight() {
             return;
         }
-        let began = Instant::now();
         self.source.waits.fetch_add(1, Ordering::Relaxed);
-        while ruslo_memory::is_tight() && began.elapsed() < MEMORY_WAIT_MAX {
-            std::thread::sleep(MEMORY_PAUSE);
-        }
+        before_portion_blocking();
         self.source.waits.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -167,30 +167,36 @@ impl LaneTask {
         let (source, columns, times) = (&self.source, &self.columns, self.times.as_deref());
         let new = || JsonDecoder::new(&source.schema, columns, source.json);
         let (mut messages, mut bytes, mut newest) = (0, 0, None);
-        let polled = self.lane.poll(BATCH_MESSAGES_MAX, timeout, &mut |message| {
-            messages += 1;
-            let payload = message.payload;
-            bytes += payload.map_or(0, <[u8]>::len) as u64;
-            newest = newest.max(message.timestamp_ms);
-            let position = Position {
-                partition: message.partition,
-                offset: message.offset,
-            };
-            let time = times.and_then(|times| times.of(position));
-            let Some(time) = time else {
-                return decoder.push(payload, position);
-            };
-            if !timed.contains_key(&time)
-                && let Ok(new) = new()
-            {
-                timed.insert(time, new);
-            }
-            // A decoder like the one that is there can always be made.
-            timed
-                .get_mut(&time)
-                .unwrap_or(decoder)
-                .push(payload, position);
-        });
+        let polled = self
+            .lane
+            .poll(self.batch_messages, timeout, &mut |message| {
+                messages += 1;
+                let payload = message.payload;
+                bytes += payload.map_or(0, <[u8]>::len) as u64;
+                newest = newest.max(message.timestamp_ms);
+                let position = Position {
+                    partition: message.partition,
+                    offset: message.offset,
+                };
+                let time = times.and_then(|times| times.of(position));
+                let Some(time) = time else {
+                    return decoder.push(payload, position);
+                };
+                if !timed.contains_key(&time)
+                    && let Ok(new) = new()
+                {
+                    timed.insert(time, new);
+                }
+                // A decoder like the one that is there can always be made.
+                timed
+                    .get_mut(&time)
+                    .unwrap_or(decoder)
+                    .push(payload, position);
+            });
+        if let Some(size) = bytes.checked_div(messages) {
+            let fit = BATCH_BYTES / size.max(1);
+            self.batch_messages = (fit as usize).clamp(1, BATCH_MESSAGES_MAX);
+        }
         if let (true, Some(newest)) = (self.live, newest) {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)

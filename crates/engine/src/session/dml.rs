@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -18,13 +17,10 @@ use ruslo_sql::ast::{OnConflict, StatementKind};
 use ruslo_sql::{DmlKind, DmlPlan, Relation};
 
 use super::{Outcome, Session};
+use crate::backpressure::before_statement;
 use crate::catalog::{Body, Table};
 use crate::coordinator::{PeekTarget, ReadHold, Request};
 use crate::layout::Layout;
-
-/// How long a statement waits when memory is short.
-const MEMORY_WAIT_MAX: Duration = Duration::from_secs(2);
-const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a statement does to a table.
 struct Change {
@@ -68,7 +64,8 @@ impl Session {
             let message = format!("table \"{}\" is append-only", plan.table.name);
             return Err(Error::new(ErrorKind::WrongObjectType, message));
         }
-        wait_for_memory().await;
+        before_statement().await;
+        self.shared.coordinator.wait_for_log().await;
         let mut last_write = table.write_lock.lock().await;
         let at_least = self.last_write.max(*last_write).max(table.readable_from);
         let (inputs, hold) = self.read_inputs(&plan.select, params, at_least).await?;
@@ -337,12 +334,4 @@ fn check_not_null(table: &Relation, rows: &RecordBatch) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Lets what was written go to files first when memory is short, but not for ever.
-async fn wait_for_memory() {
-    let began = Instant::now();
-    while ruslo_memory::is_tight() && began.elapsed() < MEMORY_WAIT_MAX {
-        tokio::time::sleep(MEMORY_PAUSE).await;
-    }
 }

@@ -39,7 +39,7 @@ impl Default for LogSizes {
     fn default() -> LogSizes {
         LogSizes {
             segment_bytes_min: 1 << 20,
-            segment_bytes_max: 64 << 20,
+            segment_bytes_max: 16 << 20,
         }
     }
 }
@@ -416,10 +416,11 @@ impl LogReader for FileReader {
             if let Some(record) = self.records.pop_front() {
                 return Ok(Some(record));
             }
-            let Some(info) = self.hold.needed.pop_front() else {
+            let Some(info) = self.hold.needed.front().cloned() else {
                 return Ok(None);
             };
             self.records = self.load(&info)?;
+            self.hold.needed.pop_front();
         }
     }
 

@@ -297,9 +297,11 @@ impl LogReader for ObjectReader {
             if count == 0 {
                 return Ok(None);
             }
-            let infos = self.hold.needed.drain(..count);
+            let infos = self.hold.needed.iter().take(count);
             let loads = infos.map(|info| load((*self.store).clone(), info.first_sequence));
-            for (segment, _) in futures::future::try_join_all(loads).await? {
+            let loaded = futures::future::try_join_all(loads).await?;
+            self.hold.needed.drain(..count);
+            for (segment, _) in loaded {
                 let (number, after) = (segment.first_sequence(), self.after);
                 let records = segment.frames.into_iter().flat_map(|frame| frame.records);
                 let records = records.filter(|record| record.time > after);

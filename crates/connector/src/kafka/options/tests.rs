@@ -178,3 +178,11 @@ fn client_properties() {
         r#"Unknown fields in the WITH clause: {"group.id", "properties.sasl.passwort"}"#
     );
 }
+
+#[test]
+fn a_small_limit_of_memory_means_short_queues() {
+    assert_eq!(queued_kbytes(None), 16 << 10);
+    assert_eq!(queued_kbytes(Some(24 << 30)), 16 << 10);
+    assert_eq!(queued_kbytes(Some(1 << 30)), 8 << 10);
+    assert_eq!(queued_kbytes(Some(64 << 20)), 1 << 10);
+}
