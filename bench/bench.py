@@ -235,6 +235,8 @@ class Bench:
 
     def freshness(self) -> dict:
         note(f"freshness at {FRESHNESS_RATE:,} events/s for {FRESHNESS_SECONDS} s")
+        # Gigabytes of the steps before would go to the disk meanwhile, in the way of every fsync.
+        os.sync()
         topic = self.kafka.create_topic("fresh", PARTITIONS)
         with self.server() as server, server.connect() as connection:
             # Default settings: the source names nothing but the broker and the topic.

@@ -23,9 +23,15 @@ fn broker(topic: &str, partitions: i32) -> MockBroker {
 }
 
 fn options(brokers: &str, topic: &str, extra: &[(&str, &str)]) -> KafkaOptions {
-    let minimal = [("topic", topic), ("properties.bootstrap.server", brokers)];
-    let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-    let options: Vec<_> = minimal.iter().chain(extra).map(owned).collect();
+    let mut options = BTreeMap::from([
+        ("topic", topic),
+        ("properties.bootstrap.server", brokers),
+        // A busy machine may let the embedded broker wait for its turn.
+        ("properties.sync.call.timeout", "30s"),
+    ]);
+    options.extend(extra.iter().copied());
+    let owned = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
+    let options: Vec<_> = options.into_iter().map(owned).collect();
     KafkaOptions::parse(&options).unwrap()
 }
 

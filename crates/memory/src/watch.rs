@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::{HEAP, LIMIT, SPILLING, TIGHT, arena};
 
-const INTERVAL: Duration = Duration::from_millis(20);
+/// How often it looks: at least as often as the heap can have grown to where pieces go to the file.
+const INTERVAL_MIN: Duration = Duration::from_millis(20);
+const INTERVAL_MAX: Duration = Duration::from_millis(500);
+/// Bytes by which a heap grows at most in a millisecond, about.
+const GROWTH_PER_MS: u64 = 2 << 20;
 /// Shares of the limit, in percent: from where large pieces go to the file, and below which they
 /// are memory again.
 const SPILL_FROM: u64 = 50;
@@ -38,11 +42,18 @@ pub fn start(limit: u64, folder: &Path) -> io::Result<()> {
                 tight_told: None,
             };
             loop {
-                watch.look();
-                std::thread::sleep(INTERVAL);
+                let heap = watch.look();
+                std::thread::sleep(interval(heap, limit));
             }
         })?;
     Ok(())
+}
+
+/// How long nothing can happen that matters.
+fn interval(heap: u64, limit: u64) -> Duration {
+    let left = (limit / 100 * SPILL_UNTIL).saturating_sub(heap);
+    let calm = Duration::from_millis(left / GROWTH_PER_MS);
+    calm.clamp(INTERVAL_MIN, INTERVAL_MAX)
 }
 
 struct Watch {
@@ -54,9 +65,10 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&mut self) {
+    /// Bytes of the heap.
+    fn look(&mut self) -> u64 {
         let Some(resident) = resident() else {
-            return;
+            return u64::MAX;
         };
         HEAP.store(resident.heap, Ordering::Relaxed);
         let percent = |share: u64| self.limit / 100 * share;
@@ -85,6 +97,7 @@ impl Watch {
         if tight && !was_tight && is_due(&mut self.tight_told) {
             tracing::warn!(limit_mb, heap_mb, "memory is short: sources wait");
         }
+        resident.heap
     }
 }
 
@@ -114,4 +127,20 @@ fn resident() -> Option<Resident> {
         heap: all.saturating_sub(of_files) * page,
         of_files: of_files * page,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_often_where_it_matters() {
+        let limit = 16 << 30;
+        assert_eq!(interval(0, limit), INTERVAL_MAX);
+        assert_eq!(interval(limit / 2, limit), INTERVAL_MIN);
+        assert_eq!(interval(u64::MAX, limit), INTERVAL_MIN);
+        assert_eq!(interval(0, 64 << 20), INTERVAL_MIN);
+        let almost = limit / 100 * SPILL_UNTIL - (200 << 20);
+        assert_eq!(interval(almost, limit), Duration::from_millis(100));
+    }
 }
