@@ -27,7 +27,7 @@ fn options(brokers: &str, topic: &str, extra: &[(&str, &str)]) -> KafkaOptions {
         ("topic", topic),
         ("properties.bootstrap.server", brokers),
         // A busy machine may let the embedded broker wait for its turn.
-        ("properties.sync.call.timeout", "30s"),
+        ("properties.sync.call.timeout", "10s"),
     ]);
     options.extend(extra.iter().copied());
     let owned = |(name, value): (&str, &str)| (name.to_string(), value.to_string());

@@ -120,10 +120,13 @@ impl<'a> Connected<'a> {
         }
     }
 
-    /// None also when nobody answers in time: the source is then read without this check.
+    /// None also when nobody answers in time: the source is then read without this check. The
+    /// other half of the time is for what must be known.
     fn id(&self) -> Option<TopicId> {
+        let half = self.deadline.saturating_duration_since(Instant::now()) / 2;
+        let deadline = Instant::now() + half;
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             match identity::ask_by_name(&self.consumer, self.options.topic(), left) {
                 Identity::Known(id) => return Some(id),
                 Identity::Untold => return None,
