@@ -95,13 +95,17 @@ impl LogVisitor {
         let last = numbers
             .last()
             .map_or_else(String::new, |n| segment_name(*n));
+        let mut gone = false;
         for (number, segment) in numbers.into_iter().zip(segments) {
+            gone = segment.is_none();
             match segment {
                 Some(segment) => self.take(number, segment)?,
                 None => self.next_sequence = None,
             }
         }
-        match self.numbers.is_empty() && self.next_sequence.is_none() && self.start > 0 {
+        // Before the first checkpoint the only one there may be torn, but it does not go.
+        let needed = self.start > 0 || gone;
+        match self.numbers.is_empty() && self.next_sequence.is_none() && needed {
             true => Err(self.missing(&format!("{last} is gone or was never finished"))),
             false => Ok(()),
         }
