@@ -196,20 +196,23 @@ impl FileLog {
             fence: false,
         });
         if last {
-            let opened = self.folder.open(&name).and_then(|mut file| {
-                if torn.is_some() {
-                    file.truncate(segment.valid_bytes as u64)?;
-                }
-                // Bytes may be in the system's cache alone, and after a sync that failed another
-                // one does not write them. What is read here must stay, so it is written again.
-                let valid = &bytes[..segment.valid_bytes];
-                self.folder.rewrite(&name, valid)?;
-                file.sync()?;
-                Ok(file)
-            });
-            self.file = Some(opened.map_err(|e| self.fail("opening", &e))?);
+            self.open_end(&name, &bytes[..segment.valid_bytes])?;
         }
         Ok(torn)
+    }
+
+    /// Opens a segment to append to it, and makes sure that it holds `valid` and nothing more.
+    fn open_end(&mut self, name: &str, valid: &[u8]) -> Result<()> {
+        let opened = self.folder.open(name).and_then(|mut file| {
+            file.truncate(valid.len() as u64)?;
+            // Bytes may be in the system's cache alone, and after a sync that failed another one
+            // does not write them. What is read here must stay, so it is written again.
+            self.folder.rewrite(name, valid)?;
+            file.sync()?;
+            Ok(file)
+        });
+        self.file = Some(opened.map_err(|e| self.fail("opening", &e))?);
+        Ok(())
     }
 
     fn fail(&self, doing: &str, error: &io::Error) -> Error {
@@ -219,10 +222,9 @@ impl FileLog {
     /// Starts a new segment. If it fails, the next append tries again, under the same name.
     fn start_segment(&mut self) -> Result<()> {
         self.file = None;
-        // A segment without frames has the name that the new one will have.
         let last = self.segments.last();
         if last.is_some_and(|last| last.first_sequence == self.next_sequence) {
-            self.segments.remove_last();
+            return self.reuse_last_segment();
         }
         let header = Header {
             first_sequence: self.next_sequence,
@@ -242,6 +244,22 @@ impl FileLog {
             bytes: HEADER_BYTES as u64,
             fence: false,
         });
+        Ok(())
+    }
+
+    /// The last segment has no frames, and the name that a new one would have. It may be the only
+    /// one, which tells how far back the log reaches: its header must not go for a moment.
+    fn reuse_last_segment(&mut self) -> Result<()> {
+        let name = segment_name(self.next_sequence);
+        let bytes = self.folder.read(&name);
+        let bytes = bytes.map_err(|e| self.fail("reading", &e))?;
+        let Some(header) = bytes.get(..HEADER_BYTES) else {
+            let text = format!("{}/{name} is too short", self.folder.name());
+            return Err(Error::Corrupt(text));
+        };
+        self.open_end(&name, header)?;
+        self.segments
+            .update_last(self.last_time, HEADER_BYTES as u64);
         Ok(())
     }
 

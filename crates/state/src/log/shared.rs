@@ -47,10 +47,6 @@ impl Segments {
         }
     }
 
-    pub(super) fn remove_last(&self) {
-        self.0.lock().segments.pop_back();
-    }
-
     pub(super) fn bytes(&self) -> u64 {
         let state = self.0.lock();
         let all = state.segments.iter().chain(&state.retired);
