@@ -6,5 +6,6 @@ mod evaluator;
 mod harness;
 mod joins;
 mod lifecycle;
+mod portions;
 mod sources;
 mod views;
