@@ -21,6 +21,8 @@ const TIGHT_FROM: u64 = 75;
 const TIGHT_UNTIL: u64 = 65;
 /// Of the file's pages this share may stay in the process, and as much be not on disk yet.
 const PAGES_MAX: u64 = 20;
+/// Below this limit pages are small: of huge ones, each thread would have some that are half empty.
+const HUGE_PAGES_FROM: u64 = 1 << 30;
 /// How often a state that lasts is spoken of.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -31,6 +33,10 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// When there can be no such file, or there is one already; there is no limit then.
 pub fn start(limit: u64, folder: &Path) -> io::Result<()> {
     arena::open(folder, limit / 100 * PAGES_MAX)?;
+    if limit < HUGE_PAGES_FROM {
+        // SAFETY: a system call that changes how later pages are given. Failing costs memory only.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    }
     LIMIT.store(limit, Ordering::Relaxed);
     std::thread::Builder::new()
         .name("memory".into())
