@@ -25,7 +25,9 @@ mod spine;
 mod worker;
 mod workers;
 
-pub use protocol::{Command, DurablePoint, ObjectStats, Response, arranged_columns, error_schema};
+pub use protocol::{
+    Command, DurablePoint, ObjectStats, Place, Portion, Response, arranged_columns, error_schema,
+};
 pub use queue::{BatchQueue, Closed, SourceBatch};
 #[doc(hidden)]
 pub use workers::Pacer;

@@ -11,10 +11,6 @@ use serde::{Deserialize, Serialize};
 
 /// What the workers are told to do; sent to all of them in one order.
 #[derive(Serialize, Deserialize, Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "commands are few and shared by pointer"
-)]
 pub enum Command {
     /// Gives a source a live queue on every worker.
     CreateSource {
@@ -43,7 +39,7 @@ pub enum Command {
         hydrate: Vec<ObjectId>,
         restore: Option<Vec<DurablePoint>>,
     },
-    /// Reports the rows of a table or view at `as_of`, then every change.
+    /// Reports every change of a table or view after `as_of`.
     CreateSink {
         id: ObjectId,
         from: ObjectId,
@@ -73,6 +69,8 @@ pub enum Command {
         keys: Option<Vec<RowBytes>>,
         /// At most this many different rows from each worker.
         limit: Option<usize>,
+        /// Only a part of the rows. Not together with `keys`.
+        portion: Option<Portion>,
     },
     CancelPeek {
         request: u64,
@@ -92,6 +90,22 @@ pub enum Command {
         request: u64,
     },
     Shutdown,
+}
+
+/// A part of an arrangement's rows, which are in order.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Only rows beyond this one.
+    pub after: Option<Place>,
+    /// Leave off when there are so many bytes of rows, or a few more.
+    pub bytes: usize,
+}
+
+/// Where a row stands in an arrangement; its bytes are those of the key, then of the value.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub key: RowBytes,
+    pub value: RowBytes,
 }
 
 /// A durable place of a view or table.
@@ -136,6 +150,8 @@ pub enum Response {
         request: u64,
         worker: usize,
         rows: CountedRows,
+        /// The last of the rows, where there are more than the portion that was asked for.
+        left_off: Option<Place>,
         error: Option<Error>,
     },
     /// All changes of times before `upper` that were not reported yet.

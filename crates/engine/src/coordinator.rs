@@ -32,8 +32,8 @@ use crate::durable::{Appender, Bound, Change, Image, LogEvent, Part, TimeRecord}
 use crate::layout::Layout;
 use checkpoints::CheckpointState;
 pub(crate) use handle::{
-    Beginning, CheckpointEnds, Coordinator, PeekTarget, ReadHold, Replayed, Request, RowChanges,
-    SinkChanges, ViewStart,
+    Beginning, CheckpointEnds, Coordinator, PeekTarget, Peeked, ReadHold, Replayed, Request,
+    RowChanges, SinkChanges, ViewStart,
 };
 use reads::{PendingPeek, PendingStats};
 
@@ -353,9 +353,10 @@ impl State {
             Response::Peek {
                 request,
                 rows,
+                left_off,
                 error,
                 ..
-            } => self.peeked(request, rows, error),
+            } => self.peeked(request, (rows, left_off), error),
             Response::SinkUpdates {
                 worker,
                 id,

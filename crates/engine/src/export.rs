@@ -3,7 +3,7 @@
 //! ```text
 //!  workers ──SinkChanges──> pending ──(visible, all workers)──> net change ──> dirty keys
 //!                                                                  ^              │ batches
-//!              a server without its data ──> peek of the whole view┘ Redis <──────┘ with retry
+//!     at first, and after a server's restart: the view in portions ┘ Redis <──────┘ with retry
 //! ```
 //!
 //! A sink writes only what is visible to everybody, never a time that could still change. While
@@ -11,17 +11,12 @@
 //! under way yet, so memory is bounded by the number of keys, and what arrives in the end is the
 //! view's value. A write that fails is repeated until it succeeds: at least once, never an older
 //! value after a newer one.
-//!
-//! A server that was started anew may have lost what it held. Then all of the view is written
-//! again: changes wait until the view has been read at one time, and are taken up to exactly that
-//! time before its rows are added to what is to be written.
 
 mod encoding;
+mod filling;
 mod keys;
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +30,9 @@ use ruslo_state::crash;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::encoding::{Clash, Encoding};
+use self::filling::Filling;
 use self::keys::{Dirty, SharedKeys};
-use crate::coordinator::{Coordinator, PeekTarget, ReadHold, Request, RowChanges, SinkChanges};
+use crate::coordinator::{Coordinator, RowChanges, SinkChanges};
 use crate::host::{Answer, Writer};
 
 /// Operations in one pipeline at most.
@@ -119,6 +115,8 @@ pub(crate) struct ExportConfig {
     pub(crate) deletes: bool,
     pub(crate) clash: Clash,
     pub(crate) workers: usize,
+    /// Bytes of a view's rows that are read at once to be written.
+    pub(crate) portion_bytes: usize,
     pub(crate) coordinator: Coordinator,
     /// Set after a restart.
     pub(crate) recovered: Option<RecoveredSink>,
@@ -127,24 +125,13 @@ pub(crate) struct ExportConfig {
 /// What the server before may have left outside.
 #[derive(Clone, Default)]
 pub(crate) struct RecoveredSink {
-    /// The last checkpoint, and the keys that were still to be deleted then.
-    pub(crate) checkpoint: Time,
+    /// The keys that were still to be deleted at the last checkpoint.
     pub(crate) deletes: Vec<Vec<u8>>,
     /// The last time that was seen: nothing older may be written.
     pub(crate) last: Time,
 }
 
 type Flush = Answer<'static, Box<dyn Writer>>;
-type Reading = Pin<Box<dyn Future<Output = Result<(ReadHold, RowChanges)>> + Send>>;
-
-/// Where the writing of the whole view stands.
-enum Resend {
-    No,
-    /// No change is taken meanwhile, so that the time that is read is not behind what was taken.
-    Reading(Reading),
-    /// Changes are taken up to the time of these rows.
-    Read(ReadHold, RowChanges),
-}
 
 /// The running end of a sink.
 pub(crate) struct Export {
@@ -167,7 +154,8 @@ pub(crate) struct Export {
     shared: SharedKeys,
     /// Everything up to this time is in `dirty` or beyond.
     taken: Time,
-    resend: Resend,
+    filling: Filling,
+    portion_bytes: usize,
     /// Keys whose deletion is under way.
     deleting: Vec<Vec<u8>>,
     asked: Vec<DeletesAsked>,
@@ -192,11 +180,12 @@ impl Export {
         }
         let asks = sink.asked.lock().take();
         let asks = asks.ok_or_else(|| Error::internal("a sink was started twice"))?;
-        let mut dirty = Dirty::default();
+        let mut filling = Filling::default();
+        filling.start();
         let mut recovered = config.recovered;
         let deletes = recovered.as_mut().map(|r| std::mem::take(&mut r.deletes));
         for key in deletes.into_iter().flatten() {
-            dirty.insert(key, None);
+            filling.suspect(key);
         }
         let export = Export {
             sink,
@@ -213,10 +202,11 @@ impl Export {
             pending: vec![],
             pending_bytes: 0,
             uppers: vec![0; config.workers],
-            dirty,
+            dirty: Dirty::default(),
             shared: SharedKeys::default(),
             taken: 0,
-            resend: Resend::No,
+            filling,
+            portion_bytes: config.portion_bytes,
             deleting: vec![],
             asked: vec![],
             recovered,
@@ -257,13 +247,16 @@ impl Export {
                     return;
                 },
                 Some(asked) = asks.recv() => self.asked.push(asked),
-                read = self.resend.read() => self.read(read),
+                read = self.filling.read() => self.note_read(read),
                 writer = flushed => {
                     flush = None;
                     self.deleting.clear();
                     idle = Some(writer);
                 }
-                _ = check.tick() => check_now = true,
+                _ = check.tick() => {
+                    check_now = true;
+                    self.filling.try_again();
+                }
             }
             let visible = *visible.borrow_and_update();
             if let Err(error) = self.advance(visible) {
@@ -272,9 +265,9 @@ impl Export {
             }
             if let Some(mut writer) = idle.take() {
                 if writer.take_restarted() {
-                    self.start_resend();
+                    self.start_again();
                 }
-                match self.nothing_to_write() && !check_now {
+                match self.dirty.is_empty() && !check_now {
                     true => idle = Some(writer),
                     false => flush = Some(self.flush(writer)),
                 }
@@ -293,17 +286,21 @@ impl Export {
                 continue;
             }
             let deletes = self.dirty.deletes().chain(&self.deleting);
+            let deletes = deletes.chain(self.filling.suspects());
             let _ = reply.send(deletes.cloned().collect());
         }
     }
 
     fn note_status(&self, idle: bool) {
         let mut status = self.sink.status.lock();
-        if idle && self.dirty.is_empty() && matches!(self.resend, Resend::No) {
+        let done = self.filling.is_done();
+        if idle && self.dirty.is_empty() && done {
             status.acknowledged = self.taken;
         }
-        status.waiting = self.dirty.len();
-        status.bytes = self.dirty.bytes() + self.pending_bytes + self.shared.bytes();
+        // How many are left of a view that is being written is not known: one at least.
+        status.waiting = self.dirty.len() + self.filling.suspects().len() + usize::from(!done);
+        let kept = self.shared.bytes() + self.filling.bytes();
+        status.bytes = self.dirty.bytes() + self.pending_bytes + kept;
     }
 
     fn receive(&mut self, change: SinkChanges) {
@@ -311,25 +308,6 @@ impl Export {
         self.pending.extend(change.updates);
         let upper = &mut self.uppers[change.worker];
         *upper = (*upper).max(change.upper);
-    }
-
-    /// Takes what everybody may see, and the whole view once that has been read.
-    fn advance(&mut self, visible: Time) -> Result<()> {
-        match &self.resend {
-            Resend::No => self.take(visible),
-            Resend::Reading(_) => Ok(()),
-            Resend::Read(hold, _) => {
-                let time = hold.time;
-                self.take(visible.min(time))?;
-                if self.taken < time {
-                    return Ok(());
-                }
-                if let Resend::Read(_, rows) = std::mem::replace(&mut self.resend, Resend::No) {
-                    self.add_all(rows)?;
-                }
-                self.take(visible)
-            }
-        }
     }
 
     /// Turns the updates up to `visible` into dirty keys, as far as every worker has said them.
@@ -345,18 +323,25 @@ impl Export {
             return Ok(());
         }
         self.taken = until;
-        if let Some(recovered) = self.recovered.take() {
-            self.delete_what_went(recovered.checkpoint, until)?;
-        }
+        self.recovered = None;
         let mut net: HashMap<RowBytes, Diff> = HashMap::new();
+        // The server before may have written rows that went away since, though the changes say
+        // nothing of them in the end.
+        let mut went: RowChanges = vec![];
+        let (deletes, filling) = (self.deletes, &self.filling);
         self.pending.retain_mut(|(row, time, diff)| {
-            let take = *time <= until;
-            if take {
-                *net.entry(std::mem::take(row)).or_default() += *diff;
+            if *time > until {
+                return true;
             }
-            !take
+            if !filling.is_ahead(row) {
+                *net.entry(std::mem::take(row)).or_default() += *diff;
+            } else if deletes && *diff < 0 {
+                went.push((std::mem::take(row), *diff));
+            }
+            false
         });
         self.pending_bytes = bytes_of(&self.pending);
+        self.suspect_keys_of(&went)?;
         net.retain(|_, diff| *diff != 0);
         if net.is_empty() {
             return Ok(());
@@ -369,26 +354,8 @@ impl Export {
         let (gone, set): (Vec<_>, Vec<_>) = net.into_iter().partition(|(_, diff)| *diff < 0);
         match self.deletes {
             true => self.upsert(gone, set),
-            false => self.set(&set, |_| true),
+            false => self.set(&set),
         }
-    }
-
-    /// Rows that went away after the checkpoint may have been written by the server before, though
-    /// the changes say nothing of them in the end. What is there is set again right after this.
-    fn delete_what_went(&mut self, checkpoint: Time, until: Time) -> Result<()> {
-        if !self.deletes {
-            return Ok(());
-        }
-        let went = self.pending.iter();
-        let went = went.filter(|(_, time, diff)| checkpoint < *time && *time <= until && *diff < 0);
-        let went: RowChanges = went.map(|(row, _, diff)| (row.clone(), *diff)).collect();
-        for chunk in went.chunks(CHUNK_ROWS) {
-            let batch = self.decode(chunk)?;
-            for row in 0..chunk.len() {
-                self.dirty.insert(self.encoding.key(&batch, row), None);
-            }
-        }
-        Ok(())
     }
 
     fn upsert(&mut self, gone: RowChanges, set: RowChanges) -> Result<()> {
@@ -412,29 +379,36 @@ impl Export {
             }
         }
         for (key, value) in alone {
-            self.dirty.insert(key, value);
+            self.change(key, value);
         }
         let mut winners = vec![];
         for (key, before) in before {
             match self.shared.winner(&key) {
                 now if now == before.as_ref() => {}
-                None => self.dirty.insert(key, None),
+                None => self.change(key, None),
                 Some(row) => winners.push((row.clone(), 1)),
             }
         }
-        self.set(&winners, |_| true)
+        self.set(&winners)
     }
 
-    /// Makes the keys of `rows` dirty that `wanted` agrees to.
-    fn set(&mut self, rows: &[(RowBytes, Diff)], wanted: impl Fn(&[u8]) -> bool) -> Result<()> {
+    /// Makes a key dirty. While the whole view is being written none is deleted.
+    fn change(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        if value.is_none() && !self.filling.is_done() {
+            return self.filling.suspect(key);
+        }
+        self.filling.acquit(&key);
+        self.dirty.insert(key, value);
+    }
+
+    /// Makes the keys of `rows` dirty.
+    fn set(&mut self, rows: &[(RowBytes, Diff)]) -> Result<()> {
         for chunk in rows.chunks(CHUNK_ROWS) {
             let batch = self.decode(chunk)?;
             for row in 0..chunk.len() {
                 let key = self.encoding.key(&batch, row);
-                if wanted(&key) {
-                    let value = self.encoding.value(&batch, row);
-                    self.dirty.insert(key, Some(value));
-                }
+                let value = self.encoding.value(&batch, row);
+                self.change(key, Some(value));
             }
         }
         Ok(())
@@ -447,65 +421,10 @@ impl Export {
         batch_of(&self.schema, columns.collect(), rows.len())
     }
 
-    /// Begins to write the whole view again; one that is under way is given up for it.
-    fn start_resend(&mut self) {
-        tracing::warn!(
-            sink = self.sink.name,
-            "the server was started anew and may have lost its data: writing all of the view again"
-        );
-        self.sink.status.lock().resends += 1;
-        let (coordinator, id) = (self.coordinator.clone(), self.from);
-        let at_least = self.taken.max(self.readable_from);
-        self.resend = Resend::Reading(Box::pin(async move {
-            let read = |reply| Request::Read { at_least, reply };
-            let hold = coordinator.ask(read).await?;
-            let target = PeekTarget {
-                id,
-                errors: false,
-                keys: None,
-                limit: None,
-            };
-            let rows = coordinator.peek(target, &hold).await?;
-            let rows = rows
-                .iter()
-                .map(|(row, diff)| (row.to_vec(), diff))
-                .collect();
-            Ok((hold, rows))
-        }));
-    }
-
-    fn read(&mut self, read: Result<(ReadHold, RowChanges)>) {
-        self.resend = match read {
-            Ok((hold, rows)) => Resend::Read(hold, rows),
-            Err(error) => {
-                tracing::error!(sink = self.sink.name, %error, "cannot read the view again");
-                Resend::No
-            }
-        };
-    }
-
-    /// Adds the view's rows to what is to be written. All changes up to their time were taken, so
-    /// a key that is dirty already has its value of that time.
-    fn add_all(&mut self, mut rows: RowChanges) -> Result<()> {
-        rows.sort_unstable();
-        let dirty = std::mem::take(&mut self.dirty);
-        let added = self.set(&rows, |key| !dirty.contains(key));
-        self.dirty.extend(dirty);
-        added
-    }
-
-    /// After a restart nothing is written before it is known what has come in place of a delete.
-    fn nothing_to_write(&self) -> bool {
-        self.dirty.is_empty() || self.recovered.is_some()
-    }
-
     /// Takes some dirty keys and writes them, however long it takes. With none it only looks
     /// whether the server is there.
     fn flush(&mut self, mut writer: Box<dyn Writer>) -> Flush {
-        let keys = match self.nothing_to_write() {
-            true => vec![],
-            false => self.dirty.take(BATCH_OPS_MAX),
-        };
+        let keys = self.dirty.take(BATCH_OPS_MAX);
         let deleted = keys.iter().filter(|(_, value)| value.is_none());
         self.deleting = deleted.map(|(key, _)| key.clone()).collect();
         let ops = keys.into_iter().map(|(key, value)| match value {
@@ -542,16 +461,6 @@ impl Export {
 
 fn bytes_of(updates: &[(RowBytes, Time, Diff)]) -> usize {
     updates.iter().map(|(row, _, _)| row.len()).sum()
-}
-
-impl Resend {
-    /// Resolves when the view has been read; never where it is not being read.
-    async fn read(&mut self) -> Result<(ReadHold, RowChanges)> {
-        match self {
-            Resend::Reading(reading) => reading.await,
-            Resend::No | Resend::Read(..) => std::future::pending().await,
-        }
-    }
 }
 
 impl Sink {

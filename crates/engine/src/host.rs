@@ -118,6 +118,10 @@ pub trait Outlet: Send + Sync {
     fn connect<'a>(&'a self, options: &'a RedisOptions) -> Answer<'a, Result<Box<dyn Writer>>>;
     /// A connection that is made when there is something to write.
     fn unconnected(&self, options: &RedisOptions) -> Result<Box<dyn Writer>>;
+    /// How much of a view is read at once to be written, in bytes of rows on each worker.
+    fn portion_bytes(&self) -> usize {
+        1 << 20
+    }
 }
 
 /// See [`RedisWriter`].

@@ -279,6 +279,7 @@ async fn expression_errors(shared: &Shared, objects: &[Arc<Object>]) -> Result<V
             errors: true,
             keys: None,
             limit: None,
+            portion: None,
         };
         let peeked = shared.coordinator.peek(target, &hold).await?;
         views.extend(std::iter::repeat_n(object.name.clone(), peeked.len()));

@@ -52,6 +52,11 @@ impl CountedRows {
         self.ends.is_empty()
     }
 
+    /// Bytes of all rows.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn diffs(&self) -> &[Diff] {
         &self.diffs
     }

@@ -15,10 +15,7 @@ use crate::spine::SharedRows;
 /// The time up to which a sink has reported, not including.
 pub(crate) type SinkProgress = Rc<Cell<Time>>;
 
-/// Calls `emit` with all changes before a time, whenever that time moves.
-///
-/// Imported updates before the sink's first time come as of that time, so the first call brings
-/// the snapshot.
+/// Calls `emit` with all changes after `as_of` and before a time, whenever that time moves.
 pub(crate) fn render_sink(
     arranged: SharedRows<'_>,
     as_of: Time,
@@ -32,13 +29,20 @@ pub(crate) fn render_sink(
             let mut pending: Vec<(RowBytes, Time, Diff)> = vec![];
             move |(input, frontier), _output| {
                 input.for_each(|_capability, spans| {
-                    for batch in spans.drain(..).filter_map(|span| span.inner) {
+                    for span in spans.drain(..) {
+                        // What was there before may be large, and is not looked at.
+                        let upper = span.upper().elements().first();
+                        let old = upper.is_some_and(|upper| *upper <= as_of + 1);
+                        let Some(batch) = span.inner.filter(|_| !old) else {
+                            continue;
+                        };
                         let mut cursor = batch.cursor();
                         while let Some(key) = cursor.get_key(&batch) {
                             while let Some(value) = cursor.get_val(&batch) {
-                                let row = [key, value].concat();
                                 cursor.map_times(&batch, |time, diff| {
-                                    pending.push((row.clone(), *time, *diff));
+                                    if *time > as_of {
+                                        pending.push(([key, value].concat(), *time, *diff));
+                                    }
                                 });
                                 cursor.step_val(&batch);
                             }

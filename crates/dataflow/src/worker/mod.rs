@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, mpsc};
 
 use ruslo_repr::eval::Evaluator;
-use ruslo_repr::{CountedRows, Error, ErrorKind, ObjectId, Result, Time};
+use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Time};
 
 use crate::block::{Block, Stamps};
 use crate::protocol::{Command, Response};
@@ -21,7 +21,7 @@ use crate::spine::RowTrace;
 use crate::workers::{Faults, OnResponse, Pace, Shared};
 use checkpoint::HandOver;
 use objects::{Collection, Sink, project_batch};
-use peek::{PeekRequest, Walk};
+use peek::{Found, PeekRequest, Walk};
 
 /// Batches of one hydration that are taken between two steps.
 const HYDRATION_BATCHES: usize = 8;
@@ -290,6 +290,7 @@ impl<'w> Worker<'w> {
             errors,
             keys,
             limit,
+            portion,
         } = command
         else {
             return;
@@ -299,17 +300,18 @@ impl<'w> Worker<'w> {
             time: *time,
             keys: keys.clone(),
             limit: *limit,
+            portion: portion.clone(),
         };
         let Some(collection) = self.collections.get_mut(id) else {
             let error = Error::new(ErrorKind::UndefinedTable, format!("{id} does not exist"));
-            return self.answer(*request, CountedRows::default(), Some(error));
+            return self.answer(*request, Found::default(), Some(error));
         };
         let since = collection.since();
         if since > *time {
             let message = format!("{id} can no longer be read as of {time}, only from {since} on");
             let error = Error::new(ErrorKind::InvalidState, message)
                 .with_hint("Run the query again: it will take a newer time.");
-            return self.answer(*request, CountedRows::default(), Some(error));
+            return self.answer(*request, Found::default(), Some(error));
         }
         let trace = match errors {
             false => Some(&collection.rows),
@@ -317,7 +319,7 @@ impl<'w> Worker<'w> {
         };
         let Some(trace) = trace.cloned() else {
             // A plan that cannot fail has no error rows at any time.
-            return self.answer(*request, CountedRows::default(), None);
+            return self.answer(*request, Found::default(), None);
         };
         self.waiting.push(WaitingPeek {
             id: *id,
@@ -327,11 +329,12 @@ impl<'w> Worker<'w> {
         self.start_peeks();
     }
 
-    fn answer(&self, request: u64, rows: CountedRows, error: Option<Error>) {
+    fn answer(&self, request: u64, found: Found, error: Option<Error>) {
         self.respond(Response::Peek {
             request,
             worker: self.index,
-            rows,
+            rows: found.rows,
+            left_off: found.left_off,
             error,
         });
     }
@@ -342,7 +345,7 @@ impl<'w> Worker<'w> {
             let Some(collection) = self.collections.get_mut(&waiting.id) else {
                 let message = format!("{} was dropped", waiting.id);
                 let error = Error::new(ErrorKind::UndefinedTable, message);
-                self.answer(waiting.peek.request, CountedRows::default(), Some(error));
+                self.answer(waiting.peek.request, Found::default(), Some(error));
                 continue;
             };
             if !collection.is_through(waiting.peek.time) {
@@ -354,7 +357,7 @@ impl<'w> Worker<'w> {
                 Some(walk) => self.walks.push(walk),
                 None => {
                     let error = Error::internal("the batches of an arrangement are not there");
-                    self.answer(request, CountedRows::default(), Some(error));
+                    self.answer(request, Found::default(), Some(error));
                 }
             }
         }
@@ -364,7 +367,7 @@ impl<'w> Worker<'w> {
     fn step_peeks(&mut self) -> bool {
         for mut walk in std::mem::take(&mut self.walks) {
             match walk.step() {
-                Some(rows) => self.answer(walk.request, rows, None),
+                Some(found) => self.answer(walk.request, found, None),
                 None => self.walks.push(walk),
             }
         }

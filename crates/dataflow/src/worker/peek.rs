@@ -1,10 +1,11 @@
 //! Reads of an arrangement, a slice of work at a time.
 
-use differential_dataflow::trace::cursor::{CursorList, cursor_list};
+use differential_dataflow::trace::cursor::CursorList;
 use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
 use ruslo_repr::{CountedRows, RowBytes, Time};
 use timely::progress::Antichain;
 
+use crate::protocol::{Place, Portion};
 use crate::spine::{RowBatch, RowTrace};
 
 /// Rows looked at before a worker turns to other work.
@@ -18,6 +19,14 @@ pub(crate) struct PeekRequest {
     pub(crate) time: Time,
     pub(crate) keys: Option<Vec<RowBytes>>,
     pub(crate) limit: Option<usize>,
+    pub(crate) portion: Option<Portion>,
+}
+
+/// What a peek found, and the last row where there are more.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) rows: CountedRows,
+    pub(crate) left_off: Option<Place>,
 }
 
 /// A peek whose trace is through its time: walks the batches of that moment.
@@ -29,44 +38,54 @@ pub(crate) struct Walk {
     /// Whether the cursor stands in the middle of a key's values; seeking would go back.
     in_key: bool,
     limit: usize,
+    bytes: usize,
     cursor: RowCursor,
     storage: Vec<RowBatch>,
-    rows: CountedRows,
+    found: Found,
 }
 
 impl Walk {
     /// `None` if the trace's batches cannot be had, which no compaction we allow leads to.
     pub(crate) fn new(peek: PeekRequest, trace: &mut RowTrace) -> Option<Walk> {
-        let batches = trace.batches_through(Antichain::new().borrow())?;
-        let (cursor, storage) = cursor_list(batches);
+        let storage = trace.batches_through(Antichain::new().borrow())?;
         let keys = peek.keys.map(|mut keys| {
             keys.sort();
             keys.dedup();
             keys.reverse();
             keys
         });
+        let (after, bytes) = match peek.portion {
+            Some(portion) => (portion.after, portion.bytes),
+            None => (None, usize::MAX),
+        };
+        let cursor = cursors_beyond(&storage, after.as_ref());
         Some(Walk {
             request: peek.request,
             time: peek.time,
             keys,
             in_key: false,
             limit: peek.limit.unwrap_or(usize::MAX),
+            bytes,
             cursor,
             storage,
-            rows: CountedRows::default(),
+            found: Found::default(),
         })
     }
 
-    /// Does one slice of work; the rows when all is done.
-    pub(crate) fn step(&mut self) -> Option<CountedRows> {
+    /// Does one slice of work; what was found when all is done.
+    pub(crate) fn step(&mut self) -> Option<Found> {
         let mut budget = SLICE_ROWS;
         while budget > 0 {
-            if self.rows.len() >= self.limit || !self.seek() {
-                return Some(std::mem::take(&mut self.rows));
+            if self.is_full() || !self.seek() {
+                return Some(std::mem::take(&mut self.found));
             }
             self.read_values(&mut budget);
         }
         None
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.rows.len() >= self.limit || self.found.left_off.is_some()
     }
 
     /// Moves to the next key that was asked for; false when there is none.
@@ -94,7 +113,7 @@ impl Walk {
         };
         self.in_key = true;
         while let Some(value) = self.cursor.get_val(&self.storage) {
-            if *budget == 0 || self.rows.len() >= self.limit {
+            if *budget == 0 || self.is_full() {
                 return;
             }
             *budget -= 1;
@@ -105,7 +124,12 @@ impl Walk {
                 }
             });
             if count != 0 {
-                self.rows.push(key, value, count);
+                let rows = &mut self.found.rows;
+                rows.push(key, value, count);
+                if rows.bytes() >= self.bytes {
+                    let (key, value) = (key.to_vec(), value.to_vec());
+                    self.found.left_off = Some(Place { key, value });
+                }
             }
             self.cursor.step_val(&self.storage);
         }
@@ -116,4 +140,25 @@ impl Walk {
             keys.pop();
         }
     }
+}
+
+/// Cursors of the batches, at their first rows beyond `after`.
+///
+/// A list's own seek moves cursors that stand at other keys as well, so each one seeks alone.
+fn cursors_beyond(batches: &[RowBatch], after: Option<&Place>) -> RowCursor {
+    let cursors = batches.iter().map(|batch| {
+        let mut cursor = batch.cursor();
+        let Some(Place { key, value }) = after else {
+            return cursor;
+        };
+        cursor.seek_key(batch, key);
+        if cursor.get_key(batch) == Some(key) {
+            cursor.seek_val(batch, value);
+            if cursor.get_val(batch) == Some(value) {
+                cursor.step_val(batch);
+            }
+        }
+        cursor
+    });
+    CursorList::new(cursors.collect(), batches)
 }

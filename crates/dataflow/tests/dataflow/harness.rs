@@ -12,7 +12,8 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use ruslo_dataflow::{
-    Command, DurablePoint, Faults, Response, SourceBatch, Workers, WorkersConfig, arranged_columns,
+    Command, DurablePoint, Faults, Place, Portion, Response, SourceBatch, Workers, WorkersConfig,
+    arranged_columns,
 };
 use ruslo_repr::row::batch_of;
 use ruslo_repr::schema::NUMERIC;
@@ -184,7 +185,7 @@ impl Object {
 /// What each worker drained for each time.
 type Closed = HashMap<(usize, Time), Vec<(ObjectId, i32, i64)>>;
 /// A worker's answer to a peek.
-type Answer = (Vec<(RowBytes, Diff)>, Option<Error>);
+type Answer = (Vec<(RowBytes, Diff)>, Option<Place>, Option<Error>);
 
 /// Workers and everything they have answered.
 pub(crate) struct Cluster {
@@ -424,8 +425,37 @@ impl Cluster {
             errors,
             keys,
             limit,
+            portion: None,
         });
         self.next_request
+    }
+
+    /// The next rows beyond `after` in encoded form, and the last where there are more. A worker
+    /// leaves off after `bytes`; rows that are not through on all of them are left out.
+    pub(crate) fn peek_portion(
+        &mut self,
+        object: &Object,
+        after: Option<Place>,
+        bytes: usize,
+    ) -> (Vec<(RowBytes, Diff)>, Option<Place>) {
+        self.next_request += 1;
+        self.workers.send(Command::Peek {
+            request: self.next_request,
+            id: object.id,
+            time: self.time,
+            errors: false,
+            keys: None,
+            limit: None,
+            portion: Some(Portion { after, bytes }),
+        });
+        let (mut rows, left_off, error) = self.finish_peek(self.next_request);
+        assert_eq!(error, None);
+        if let Some(Place { key, value }) = &left_off {
+            let end = [&key[..], value].concat();
+            rows.retain(|(row, _)| *row <= end);
+        }
+        rows.sort();
+        (rows, left_off)
     }
 
     fn finish_peek(&mut self, request: u64) -> Answer {
@@ -434,11 +464,13 @@ impl Cluster {
             c.peeks.get(&request).is_some_and(|p| p.len() == workers)
         });
         let answers = self.peeks.remove(&request).unwrap();
-        let error = answers.iter().find_map(|(_, error)| error.clone());
-        (
-            answers.into_iter().flat_map(|(rows, _)| rows).collect(),
-            error,
-        )
+        let error = answers.iter().find_map(|(.., error)| error.clone());
+        let left_off = answers
+            .iter()
+            .filter_map(|(_, place, _)| place.clone())
+            .min();
+        let rows = answers.into_iter().flat_map(|(rows, ..)| rows).collect();
+        (rows, left_off, error)
     }
 
     pub(crate) fn try_peek(
@@ -452,7 +484,7 @@ impl Cluster {
         let all: Vec<usize> = (0..object.key.len()).collect();
         let keys = keys.map(|keys| encode(&key_schema, &all, &keys));
         let request = self.start_peek(object, time, false, keys, limit);
-        let (rows, error) = self.finish_peek(request);
+        let (rows, _, error) = self.finish_peek(request);
         let (rows, diffs): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let rows = decode(&object.schema, &object.key, &rows);
         (consolidate(rows.into_iter().zip(diffs)), error)
@@ -460,7 +492,7 @@ impl Cluster {
 
     pub(crate) fn errors(&mut self, object: &Object, time: Time) -> Rows {
         let request = self.start_peek(object, time, true, None, None);
-        let (rows, error) = self.finish_peek(request);
+        let (rows, _, error) = self.finish_peek(request);
         assert_eq!(error, None);
         let (rows, diffs): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let rows = decode(&ruslo_dataflow::error_schema(), &[], &rows);
@@ -528,11 +560,12 @@ impl Cluster {
             Response::Peek {
                 request,
                 rows,
+                left_off,
                 error,
                 ..
             } => {
                 let rows = rows.iter().map(|(row, diff)| (row.to_vec(), diff));
-                let answer = (rows.collect(), error);
+                let answer = (rows.collect(), left_off, error);
                 self.peeks.entry(request).or_default().push(answer);
             }
             Response::SinkUpdates {

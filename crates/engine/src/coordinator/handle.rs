@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ruslo_dataflow::{Command, ObjectStats, Response, Workers};
+use ruslo_dataflow::{Command, ObjectStats, Place, Portion, Response, Workers};
 use ruslo_repr::{
     CountedRows, Diff, Error, ErrorKind, ObjectId, Plan, Result, RowBytes, Schema, Time,
 };
@@ -61,6 +61,15 @@ pub(crate) struct PeekTarget {
     pub(crate) errors: bool,
     pub(crate) keys: Option<Vec<RowBytes>>,
     pub(crate) limit: Option<usize>,
+    pub(crate) portion: Option<Portion>,
+}
+
+/// What a peek found on all workers.
+#[derive(Default)]
+pub(crate) struct Peeked {
+    pub(crate) rows: CountedRows,
+    /// Of a portion: where the first worker left off. Rows beyond it may be missing.
+    pub(crate) left_off: Option<Place>,
 }
 
 pub(crate) enum Request {
@@ -130,7 +139,7 @@ pub(crate) enum Request {
     Peek {
         target: PeekTarget,
         time: Time,
-        reply: oneshot::Sender<Result<CountedRows>>,
+        reply: oneshot::Sender<Result<Peeked>>,
     },
     Stats(oneshot::Sender<Vec<ObjectStats>>),
     Shutdown,
@@ -245,6 +254,10 @@ impl Coordinator {
     }
 
     pub(crate) async fn peek(&self, target: PeekTarget, hold: &ReadHold) -> Result<CountedRows> {
+        Ok(self.peek_portion(target, hold).await?.rows)
+    }
+
+    pub(crate) async fn peek_portion(&self, target: PeekTarget, hold: &ReadHold) -> Result<Peeked> {
         self.ask(|reply| Request::Peek {
             target,
             time: hold.time,

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ruslo_dataflow::{Command, ObjectStats};
+use ruslo_dataflow::{Command, ObjectStats, Place};
 use ruslo_repr::{CountedRows, Error, ObjectId, Result, Time};
 use tokio::sync::oneshot;
 
-use super::{PeekTarget, ReadHold, State};
+use super::{PeekTarget, Peeked, ReadHold, State};
 
 /// How often arrangements are told that nobody will read below the visible time any more.
 const COMPACTION_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) struct PendingPeek {
-    pub(super) rows: CountedRows,
+    pub(super) found: Peeked,
     pub(super) missing: usize,
-    pub(super) reply: oneshot::Sender<Result<CountedRows>>,
+    pub(super) reply: oneshot::Sender<Result<Peeked>>,
 }
 
 pub(super) struct PendingStats {
@@ -52,7 +52,7 @@ impl State {
         &mut self,
         target: PeekTarget,
         time: Time,
-        reply: oneshot::Sender<Result<CountedRows>>,
+        reply: oneshot::Sender<Result<Peeked>>,
     ) {
         // Those whose client has gone are not worth their work any more.
         let gone = self.peeks.iter().filter(|(_, peek)| peek.reply.is_closed());
@@ -66,7 +66,7 @@ impl State {
         self.peeks.insert(
             request,
             PendingPeek {
-                rows: CountedRows::default(),
+                found: Peeked::default(),
                 missing,
                 reply,
             },
@@ -76,6 +76,7 @@ impl State {
             errors,
             keys,
             limit,
+            portion,
         } = target;
         self.workers.send(Command::Peek {
             request,
@@ -84,6 +85,7 @@ impl State {
             errors,
             keys,
             limit,
+            portion,
         });
     }
 
@@ -92,21 +94,29 @@ impl State {
         self.next_request
     }
 
-    pub(super) fn peeked(&mut self, request: u64, rows: CountedRows, error: Option<Error>) {
+    pub(super) fn peeked(
+        &mut self,
+        request: u64,
+        (rows, left_off): (CountedRows, Option<Place>),
+        error: Option<Error>,
+    ) {
         let Some(peek) = self.peeks.get_mut(&request) else {
             return;
         };
         peek.missing -= 1;
-        match peek.rows.is_empty() {
-            true => peek.rows = rows,
-            false => peek.rows.append(&rows),
+        let found = &mut peek.found;
+        match found.rows.is_empty() {
+            true => found.rows = rows,
+            false => found.rows.append(&rows),
         }
+        let places = [found.left_off.take(), left_off].into_iter().flatten();
+        found.left_off = places.min();
         let done = peek.missing == 0;
         if done || error.is_some() {
             let Some(peek) = self.peeks.remove(&request) else {
                 return;
             };
-            let _ = peek.reply.send(error.map_or(Ok(peek.rows), Err));
+            let _ = peek.reply.send(error.map_or(Ok(peek.found), Err));
         }
     }
 

@@ -125,7 +125,6 @@ impl Recovering {
     pub(crate) fn sink(&self) -> RecoveredSink {
         let deletes = self.checkpoint.deletes.get(&ObjectId(self.definition.id));
         RecoveredSink {
-            checkpoint: self.checkpoint.time,
             deletes: deletes.into_iter().flatten().cloned().collect(),
             last: self.last,
         }

@@ -31,21 +31,18 @@ impl Dirty {
         self.bytes += value_bytes;
     }
 
-    /// Adds all of `others`.
-    pub(super) fn extend(&mut self, others: Dirty) {
-        for (key, value) in others.keys {
-            self.insert(key, value);
-        }
-    }
-
     /// The keys that are to be deleted.
     pub(super) fn deletes(&self) -> impl Iterator<Item = &Vec<u8>> {
         let deleted = self.keys.iter().filter(|(_, value)| value.is_none());
         deleted.map(|(key, _)| key)
     }
 
-    pub(super) fn contains(&self, key: &[u8]) -> bool {
-        self.keys.contains_key(key)
+    /// Takes out the keys that are to be deleted.
+    pub(super) fn take_deletes(&mut self) -> Vec<Vec<u8>> {
+        let deleted = self.keys.extract_if(|_, value| value.is_none());
+        let deleted: Vec<_> = deleted.map(|(key, _)| key).collect();
+        self.bytes -= deleted.iter().map(Vec::len).sum::<usize>();
+        deleted
     }
 
     /// Takes up to `max` keys out.

@@ -228,6 +228,7 @@ impl Session {
             errors: false,
             keys: Some(wanted),
             limit: None,
+            portion: None,
         };
         let found = self.shared.coordinator.peek(target, hold).await?;
         let mut rows = BTreeMap::new();

@@ -105,6 +105,7 @@ impl Session {
             errors: false,
             keys,
             limit: None,
+            portion: None,
         };
         let rows = self.shared.coordinator.peek(target, hold).await?;
         layout.decode(&rows)

@@ -78,6 +78,7 @@ impl Session {
             deletes: output.deletes,
             clash: output.clash,
             workers: shared.workers.workers(),
+            portion_bytes: shared.host.outlet.portion_bytes(),
             coordinator: shared.coordinator.clone(),
             recovered: self.recovering.as_ref().map(Recovering::sink),
         };

@@ -105,6 +105,11 @@ impl Outlet for SimOutlet {
             restarted: false,
         }))
     }
+
+    /// A few rows, so that a view takes several portions.
+    fn portion_bytes(&self) -> usize {
+        64
+    }
 }
 
 struct SimWriter {
