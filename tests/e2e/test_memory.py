@@ -76,6 +76,42 @@ def test_a_join_and_groups_of_three_times_the_limit(small_ruslo):
     assert ruslo.metrics()["ruslo_memory_file_bytes"] / 2**20 > limit_mb
 
 
+def test_a_sink_of_three_times_the_limit(small_ruslo, redis):
+    """What it has to write at first, and again after a restart, does not fit into memory."""
+    ruslo = small_ruslo
+    rows = 100 * STEP
+    ruslo.execute("CREATE TABLE t (id int PRIMARY KEY, n int, pad varchar)")
+    for start in range(0, rows, STEP):
+        ruslo.execute(
+            "INSERT INTO t SELECT i, i, repeat(md5(i::text), 60)"
+            f" FROM generate_series({start}, {start + STEP - 1}) AS g(i)"
+        )
+    metrics = ruslo.metrics()
+    of_table = sum(v for name, v in metrics.items() if name.startswith("ruslo_object_bytes{"))
+    assert of_table >= 3 * metrics["ruslo_memory_limit_bytes"]
+    ruslo.execute(
+        f"CREATE SINK s FROM t WITH (connector='redis', redis.url='{redis.url}', primary_key='id')"
+        " FORMAT UPSERT ENCODE TEMPLATE (key_format='{id}', value_format='{n}')",
+        f"UPDATE t SET n = -n WHERE id % {STEP} = 1",
+        f"DELETE FROM t WHERE id % {STEP} = 2",
+    )
+
+    kept = (i for i in range(rows) if i % STEP != 2)
+    expected = {str(i): str(-i if i % STEP == 1 else i) for i in kept}
+
+    def is_written():
+        return ruslo.value("SELECT waiting FROM ruslo.sinks") == 0
+
+    wait_until(is_written, 240, "the table in Redis")
+    assert redis.contents() == expected
+    with redis.client() as client:
+        client.flushall()
+    ruslo.restart()
+    wait_until(is_written, 240, "the table in Redis again")
+    assert redis.contents() == expected
+    assert ruslo.metrics()["ruslo_memory_file_bytes"] >= metrics["ruslo_memory_limit_bytes"]
+
+
 @pytest.fixture
 def rushed_ruslo(start_ruslo):
     """A server whose limit leaves room in its group for what many lanes bring in at a time."""

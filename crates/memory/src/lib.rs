@@ -8,7 +8,8 @@
 //! ```text
 //!   heap (anonymous memory)            what happens
 //!   0 ………… 50 % of the limit           everything in memory
-//!   50 % …                             new large pieces in the file
+//!   50 % …                             new large pieces in the file, also the one that would
+//!                                      take it there
 //!   75 % …                             sources wait: [`is_tight`]
 //! ```
 //!
@@ -19,7 +20,7 @@ mod limit;
 mod watch;
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
 
@@ -31,6 +32,9 @@ const LARGE: usize = 128 * 1024;
 
 /// Whether new large pieces go to the file.
 static SPILLING: AtomicBool = AtomicBool::new(false);
+/// Bytes that large pieces may take from the heap before they go to the file, as far as is known
+/// since the last look.
+static ROOM: AtomicI64 = AtomicI64::new(i64::MAX / 2);
 /// Whether sources are to wait.
 static TIGHT: AtomicBool = AtomicBool::new(false);
 /// Bytes; zero: no limit.
@@ -73,15 +77,25 @@ pub fn is_spilling() -> bool {
 #[derive(Debug)]
 pub struct Allocator;
 
-fn goes_to_file(layout: Layout) -> bool {
-    layout.size() >= LARGE && SPILLING.load(Ordering::Relaxed)
+/// Whether a piece of `size` bytes is to be in the file; takes its room otherwise. One that grows
+/// has `had` bytes of it already.
+fn goes_to_file(size: usize, had: usize) -> bool {
+    if size < LARGE {
+        return false;
+    }
+    let more = size as i64 - had as i64;
+    let full = SPILLING.load(Ordering::Relaxed) || ROOM.load(Ordering::Relaxed) < more;
+    if !full {
+        ROOM.fetch_sub(more, Ordering::Relaxed);
+    }
+    full
 }
 
 // SAFETY: every piece is freed by what it came from, which its address tells.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if goes_to_file(layout)
+        if goes_to_file(layout.size(), 0)
             && let Some(piece) = arena::alloc(layout)
         {
             return piece;
@@ -92,7 +106,7 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // A new piece of the file is zeros.
-        if goes_to_file(layout)
+        if goes_to_file(layout.size(), 0)
             && let Some(piece) = arena::alloc(layout)
         {
             return piece;
@@ -104,22 +118,35 @@ unsafe impl GlobalAlloc for Allocator {
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         if layout.size() >= LARGE && arena::holds(piece) {
             arena::free(piece, layout);
-        } else {
-            unsafe { MiMalloc.dealloc(piece, layout) };
+            return;
         }
+        if layout.size() >= LARGE {
+            ROOM.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        }
+        unsafe { MiMalloc.dealloc(piece, layout) };
     }
 
     #[inline]
     unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let in_file = layout.size() >= LARGE && arena::holds(piece);
-        let large = size >= LARGE && SPILLING.load(Ordering::Relaxed);
-        if !in_file && !large {
+        let had = match in_file || layout.size() < LARGE {
+            true => 0,
+            false => layout.size(),
+        };
+        let to_file = goes_to_file(size, had);
+        if !in_file && !to_file {
+            if size < LARGE {
+                ROOM.fetch_add(had as i64, Ordering::Relaxed);
+            }
             return unsafe { MiMalloc.realloc(piece, layout, size) };
         }
         // SAFETY: the caller's size, rounded up, does not overflow.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         unsafe {
-            let moved = self.alloc(wanted);
+            let moved = match to_file.then(|| arena::alloc(wanted)).flatten() {
+                Some(moved) => moved,
+                None => MiMalloc.alloc(wanted),
+            };
             if !moved.is_null() {
                 std::ptr::copy_nonoverlapping(piece, moved, layout.size().min(size));
                 self.dealloc(piece, layout);
@@ -146,6 +173,18 @@ mod tests {
         let small = vec![1u8; 1000];
         let before = vec![7u64; LARGE];
         assert_eq!(arena::bytes(), 0);
+        // One that leaves no room is in the file before the heap is looked at.
+        ROOM.store(10 * LARGE as i64, Ordering::Relaxed);
+        let mut huge = vec![1u8; 11 * LARGE];
+        assert!(arena::holds(huge.as_mut_ptr()));
+        let mut first = vec![1u8; 6 * LARGE];
+        let mut second = vec![1u8; 6 * LARGE];
+        assert!(!arena::holds(first.as_mut_ptr()) && arena::holds(second.as_mut_ptr()));
+        drop((huge, first, second));
+        assert_eq!(
+            (arena::bytes(), ROOM.load(Ordering::Relaxed)),
+            (0, 10 * LARGE as i64)
+        );
         SPILLING.store(true, Ordering::Relaxed);
         let mut threads = vec![];
         for seed in 0..4u64 {
@@ -167,6 +206,7 @@ mod tests {
         arena::let_go();
         assert!(grown[LARGE..].iter().copied().eq(0..4 * LARGE as u64));
         SPILLING.store(false, Ordering::Relaxed);
+        ROOM.store(i64::MAX / 2, Ordering::Relaxed);
         grown.truncate(LARGE);
         grown.shrink_to_fit();
         assert!(!arena::holds(grown.as_mut_ptr().cast()));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::{HEAP, LIMIT, SPILLING, TIGHT, arena};
+use crate::{HEAP, LIMIT, ROOM, SPILLING, TIGHT, arena};
 
 /// How often it looks: at least as often as the heap can have grown to where pieces go to the file.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
@@ -87,6 +87,12 @@ impl Watch {
         let spilling = over(was_spilling, SPILL_FROM, SPILL_UNTIL);
         let tight = over(was_tight, TIGHT_FROM, TIGHT_UNTIL);
         SPILLING.store(spilling, Ordering::Relaxed);
+        let room = if spilling {
+            0
+        } else {
+            percent(SPILL_FROM).saturating_sub(resident.heap)
+        };
+        ROOM.store(i64::try_from(room).unwrap_or(i64::MAX), Ordering::Relaxed);
         TIGHT.store(tight, Ordering::Relaxed);
         if arena::bytes() == 0 {
             self.program = resident.of_files;
