@@ -130,7 +130,9 @@ impl Export {
                 if self.taken < time {
                     return Ok(());
                 }
-                if let Step::Read(_, portion) = std::mem::take(&mut self.filling.step) {
+                // Should its rows fail to be encoded, they are read again.
+                let read = std::mem::replace(&mut self.filling.step, Step::Paused);
+                if let Step::Read(_, portion) = read {
                     self.add(portion)?;
                 }
                 self.take(visible)?;
