@@ -245,11 +245,10 @@ impl<'p> Join<'p> {
             if lose_matches && route(right).is_multiple_of(3) {
                 return None;
             }
-            let value = match full_rows {
-                true => [left, key, right].concat(),
-                false => [left, right].concat(),
-            };
-            Some((key.to_vec(), value))
+            Some(match full_rows {
+                true => [left, key, right],
+                false => [left, &[], right],
+            })
         });
         Ok(Rows {
             stream,
@@ -356,9 +355,7 @@ fn kept<'s>(rows: Rows<'s>, raw: bool, context: &mut Context<'_, 's>) -> Result<
 
 /// Rows whose key is among `keys`.
 fn semi_join<'s>(rows: SharedRows<'s>, keys: SharedRows<'s>) -> RowStream<'s> {
-    join_rows(rows, keys, |key, value, _| {
-        Some((key.to_vec(), value.to_vec()))
-    })
+    join_rows(rows, keys, |_, value, _| Some([value, &[], &[]]))
 }
 
 /// `rows` without `taken`, and with `more`.

@@ -7,12 +7,12 @@
 
 use std::collections::VecDeque;
 
-use differential_dataflow::consolidation::ConsolidatingContainerBuilder;
+use bytes::Buf;
 use differential_dataflow::operators::join::join_traces;
 use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
 use ruslo_repr::{Diff, Time};
 use timely::Accountable;
-use timely::container::{CapacityContainerBuilder, ContainerBuilder, PushInto};
+use timely::container::{CapacityContainerBuilder, ContainerBuilder};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::CapabilitySet;
@@ -26,6 +26,8 @@ pub(super) const PORTION_BYTES: usize = 4 << 20;
 /// Bytes that count as one record of a join's output: differential's join leaves off after a
 /// million of them.
 const RECORD_BYTES: usize = 8;
+/// Bytes of a join's output in one piece: enough for it to be in a file.
+const PACKED_BYTES: usize = 256 << 10;
 
 pub(super) type SharedBatch = <SharedTrace as TraceReader>::Batch;
 type SharedCursor = <SharedBatch as Navigable>::Cursor;
@@ -112,82 +114,105 @@ pub(super) fn rows_of(arranged: SharedRows<'_>) -> RowStream<'_> {
     })
 }
 
-/// Renders the pairs that `pair` makes of rows with equal keys: key, left value, right value.
+/// Renders the pairs of rows with equal keys, under that key. `pair` is called with the key, the
+/// left and the right value, and returns the parts of which the pair's value is put together.
 pub(super) fn join_rows<'s>(
     left: SharedRows<'s>,
     right: SharedRows<'s>,
-    mut pair: impl FnMut(&[u8], &[u8], &[u8]) -> Option<(Vec<u8>, Vec<u8>)> + 'static,
+    mut pair: impl for<'a> FnMut(&'a [u8], &'a [u8], &'a [u8]) -> Option<[&'a [u8]; 3]> + 'static,
 ) -> RowStream<'s> {
-    let joined = join_traces::<_, _, _, _, Weigh>(
+    let joined = join_traces::<_, _, _, _, Pack>(
         left,
         right,
         "Join",
         move |key: &[u8], left: &[u8], right: &[u8], time, diff: &Diff, other: &Diff, out| {
-            if let Some(row) = pair(key, left, right) {
-                out.rows.push_into((row, time, diff * other));
+            if let Some(parts) = pair(key, left, right) {
+                out.push(key, parts, time, diff * other);
             }
         },
     );
     type Output = CapacityContainerBuilder<Vec<RowUpdate>>;
     joined.unary::<Output, _, _, _>(Pipeline, "Joined", move |_, _| {
         move |input, output| {
-            input.for_each(|capability, weighed| {
-                let mut session = output.session(&capability);
-                session.give_container(&mut weighed.rows);
+            input.for_each(|capability, packed| {
+                let packed = std::mem::take(packed);
+                output.session(&capability).give_iterator(packed.rows());
             });
         }
     })
 }
 
-/// Rows that count by their bytes.
+/// Rows one after the other in one piece. A join makes all pairs of a key at once: in pieces like
+/// this they can be in a file, however many there are.
 #[derive(Default)]
-struct Weighed {
-    rows: Vec<RowUpdate>,
-    records: i64,
+struct Packed {
+    /// Each row: the lengths of key and value, time and diff, key, value.
+    bytes: Vec<u8>,
+    rows: usize,
 }
 
-impl Weighed {
-    fn new(rows: Vec<RowUpdate>) -> Weighed {
-        let bytes = |((key, value), ..): &RowUpdate| key.len() + value.len();
-        let records = rows.iter().map(|row| 1 + bytes(row) / RECORD_BYTES);
-        Weighed {
-            records: records.sum::<usize>() as i64,
-            rows,
+impl Packed {
+    fn push(&mut self, key: &[u8], value: [&[u8]; 3], time: Time, diff: Diff) {
+        let value_len = value.iter().map(|part| part.len()).sum::<usize>();
+        for number in [key.len() as u64, value_len as u64, time, diff as u64] {
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        self.bytes.extend_from_slice(key);
+        for part in value {
+            self.bytes.extend_from_slice(part);
+        }
+        self.rows += 1;
+    }
+
+    fn rows(&self) -> impl Iterator<Item = RowUpdate> {
+        let mut left = self.bytes.as_slice();
+        (0..self.rows).map(move |_| {
+            let mut number = || left.get_u64_le();
+            let (key_len, value_len) = (number() as usize, number() as usize);
+            let (time, diff) = (number(), number() as Diff);
+            let (key, rest) = left.split_at(key_len);
+            let (value, rest) = rest.split_at(value_len);
+            left = rest;
+            ((key.to_vec(), value.to_vec()), time, diff)
+        })
+    }
+}
+
+impl Accountable for Packed {
+    fn record_count(&self) -> i64 {
+        (self.rows + self.bytes.len() / RECORD_BYTES) as i64
+    }
+}
+
+/// Makes [`Packed`] containers.
+#[derive(Default)]
+struct Pack {
+    filling: Packed,
+    full: VecDeque<Packed>,
+    given: Packed,
+}
+
+impl Pack {
+    fn push(&mut self, key: &[u8], value: [&[u8]; 3], time: Time, diff: Diff) {
+        self.filling.push(key, value, time, diff);
+        if self.filling.bytes.len() >= PACKED_BYTES {
+            self.full.push_back(std::mem::take(&mut self.filling));
         }
     }
 }
 
-impl Accountable for Weighed {
-    fn record_count(&self) -> i64 {
-        self.records
-    }
-}
+impl ContainerBuilder for Pack {
+    type Container = Packed;
 
-/// Makes [`Weighed`] containers.
-#[derive(Default)]
-struct Weigh {
-    rows: ConsolidatingContainerBuilder<Vec<RowUpdate>>,
-    ready: Weighed,
-}
-
-impl PushInto<RowUpdate> for Weigh {
-    fn push_into(&mut self, row: RowUpdate) {
-        self.rows.push_into(row);
-    }
-}
-
-impl ContainerBuilder for Weigh {
-    type Container = Weighed;
-
-    fn extract(&mut self) -> Option<&mut Weighed> {
-        let rows = std::mem::take(self.rows.extract()?);
-        self.ready = Weighed::new(rows);
-        Some(&mut self.ready)
+    fn extract(&mut self) -> Option<&mut Packed> {
+        self.given = self.full.pop_front()?;
+        Some(&mut self.given)
     }
 
-    fn finish(&mut self) -> Option<&mut Weighed> {
-        let rows = std::mem::take(self.rows.finish()?);
-        self.ready = Weighed::new(rows);
-        Some(&mut self.ready)
+    fn finish(&mut self) -> Option<&mut Packed> {
+        if self.filling.rows > 0 {
+            self.full.push_back(std::mem::take(&mut self.filling));
+        }
+        self.extract()
     }
 }

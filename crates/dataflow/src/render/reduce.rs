@@ -380,9 +380,7 @@ impl<'s> Reduce<'_, '_, 's> {
             let left = self.context.share(left);
             let right = arrange_rows(part.rows, true, "ArrangePart");
             let right = self.context.share(right);
-            joined.rows = join_rows(left, right, |key, left, right| {
-                Some((key.to_vec(), [left, right].concat()))
-            });
+            joined.rows = join_rows(left, right, |_, left, right| Some([left, &[], right]));
             joined.aggregates.extend(part.aggregates);
         }
         Ok(joined)
