@@ -359,18 +359,14 @@ impl Export {
     }
 
     fn upsert(&mut self, gone: RowChanges, set: RowChanges) -> Result<()> {
-        // The rows that stood for the shared keys before.
-        let mut before: HashMap<Vec<u8>, Option<RowBytes>> = HashMap::new();
-        let mut alone = vec![];
+        let (mut alone, mut shared) = (vec![], vec![]);
         for (rows, deleted) in [(gone, true), (set, false)] {
             for chunk in rows.chunks(CHUNK_ROWS) {
                 let batch = self.decode(chunk)?;
                 for (at, (row, diff)) in chunk.iter().enumerate() {
                     let key = self.encoding.key(&batch, at);
                     if self.clash.concerns(&key) {
-                        let old = || self.shared.winner(&key).cloned();
-                        before.entry(key.clone()).or_insert_with(old);
-                        self.shared.update(&key, row.clone(), *diff);
+                        shared.push((key, row.clone(), *diff));
                     } else {
                         let value = (!deleted).then(|| self.encoding.value(&batch, at));
                         alone.push((key, value));
@@ -382,11 +378,10 @@ impl Export {
             self.change(key, value);
         }
         let mut winners = vec![];
-        for (key, before) in before {
-            match self.shared.winner(&key) {
-                now if now == before.as_ref() => {}
+        for (key, row) in self.shared.update(shared)? {
+            match row {
                 None => self.change(key, None),
-                Some(row) => winners.push((row.clone(), 1)),
+                Some(row) => winners.push((row, 1)),
             }
         }
         self.set(&winners)

@@ -196,19 +196,20 @@ impl Export {
                 self.filling.after = left_off;
                 self.filling.after_row = end;
             }
-            None => self.end_filling(),
+            None => self.end_filling()?,
         }
         Ok(())
     }
 
     /// Deletes the keys that nothing has come of.
-    fn end_filling(&mut self) {
+    fn end_filling(&mut self) -> Result<()> {
         let filling = std::mem::take(&mut self.filling);
         for key in filling.suspects {
-            if self.shared.winner(&key).is_none() {
+            if !self.shared.contains(&key)? {
                 self.dirty.insert(key, None);
             }
         }
+        Ok(())
     }
 
     /// Begins to write the whole view again.

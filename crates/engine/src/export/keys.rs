@@ -4,9 +4,11 @@
 //! one that is written. When it goes away the next one takes its place; the key is deleted only
 //! with the last.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use ruslo_repr::{Diff, RowBytes};
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use ruslo_repr::{Diff, Error, Result, RowBytes};
 
 /// The last value of each key that is not written yet; None deletes the key.
 #[derive(Default)]
@@ -74,46 +76,108 @@ fn size(value: &Option<Vec<u8>>) -> usize {
     value.as_ref().map_or(0, Vec::len)
 }
 
-/// The rows that are there, by the key that they print.
+/// Counts of rows, by the key that they print and the row.
+const ROWS: TableDefinition<'_, (&[u8], &[u8]), Diff> = TableDefinition::new("rows");
+/// Bytes of the store that are kept apart to be at hand.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// A change of a row that prints a shared key.
+pub(super) type KeyChange = (Vec<u8>, RowBytes, Diff);
+
+/// The rows that are there, by the key that they print. They are in an embedded store over one
+/// large piece of memory, so they can be in a file as states can.
 #[derive(Default)]
 pub(super) struct SharedKeys {
-    rows: HashMap<Vec<u8>, BTreeMap<RowBytes, Diff>>,
+    /// Made when there are rows.
+    store: Option<Database>,
     bytes: usize,
 }
 
 impl SharedKeys {
-    pub(super) fn update(&mut self, key: &[u8], row: RowBytes, diff: Diff) {
-        let rows = self.rows.entry(key.to_vec()).or_default();
-        let row_bytes = row.len();
-        match rows.get_mut(&row) {
-            Some(count) => {
-                *count += diff;
-                if *count == 0 {
-                    rows.remove(&row);
-                    self.bytes -= row_bytes;
+    /// Takes changes in. Returns the keys that another row stands for now, or none.
+    pub(super) fn update(
+        &mut self,
+        mut changes: Vec<KeyChange>,
+    ) -> Result<Vec<(Vec<u8>, Option<RowBytes>)>> {
+        if changes.is_empty() {
+            return Ok(vec![]);
+        }
+        changes.sort_unstable();
+        let store = match &mut self.store {
+            Some(store) => store,
+            None => self.store.insert(new_store()?),
+        };
+        let transaction = kept(store.begin_write())?;
+        let mut winners = vec![];
+        {
+            let mut rows = kept(transaction.open_table(ROWS))?;
+            for of_key in changes.chunk_by(|a, b| a.0 == b.0) {
+                let key = &of_key[0].0;
+                let before = winner(&rows, key)?;
+                for (_, row, diff) in of_key {
+                    let place = (key.as_slice(), row.as_slice());
+                    let count = kept(rows.get(place))?.map_or(0, |count| count.value());
+                    if count == 0 {
+                        self.bytes += row.len();
+                    }
+                    if count + diff == 0 {
+                        self.bytes -= row.len();
+                        kept(rows.remove(place))?;
+                    } else {
+                        kept(rows.insert(place, count + diff))?;
+                    }
+                }
+                let now = winner(&rows, key)?;
+                if now != before {
+                    winners.push((key.clone(), now));
                 }
             }
-            None => {
-                rows.insert(row, diff);
-                self.bytes += row_bytes;
-            }
         }
-        if rows.is_empty() {
-            self.rows.remove(key);
-        }
+        kept(transaction.commit())?;
+        Ok(winners)
     }
 
-    /// The row that stands for a key; None when there is no row of it.
-    pub(super) fn winner(&self, key: &[u8]) -> Option<&RowBytes> {
-        let rows = self.rows.get(key)?.iter();
-        rows.rev()
-            .find(|(_, count)| **count > 0)
-            .map(|(row, _)| row)
+    /// Whether there is a row of this key.
+    pub(super) fn contains(&self, key: &[u8]) -> Result<bool> {
+        let Some(store) = &self.store else {
+            return Ok(false);
+        };
+        let transaction = kept(store.begin_read())?;
+        let rows = kept(transaction.open_table(ROWS))?;
+        Ok(winner(&rows, key)?.is_some())
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+fn new_store() -> Result<Database> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    kept(builder.create_with_backend(InMemoryBackend::new()))
+}
+
+/// The row that stands for a key; None when there is no row of it.
+fn winner(
+    rows: &impl ReadableTable<(&'static [u8], &'static [u8]), Diff>,
+    key: &[u8],
+) -> Result<Option<RowBytes>> {
+    let next = [key, &[0]].concat();
+    let nothing: &[u8] = &[];
+    let of_key = kept(rows.range((key, nothing)..(next.as_slice(), nothing)))?;
+    for found in of_key.rev() {
+        let (place, count) = kept(found)?;
+        if count.value() > 0 {
+            return Ok(Some(place.value().1.to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+/// The store is in memory: that it fails is nobody's fault but ours.
+fn kept<T>(result: std::result::Result<T, impl Into<redb::Error>>) -> Result<T> {
+    result.map_err(|error| Error::internal(format!("the keys of a sink: {}", error.into())))
 }
 
 #[cfg(test)]
@@ -124,18 +188,29 @@ mod tests {
     fn the_greatest_row_of_a_key_stands_for_it() {
         let mut keys = SharedKeys::default();
         let row = |byte: u8| vec![byte];
-        keys.update(b"k", row(1), 1);
-        keys.update(b"k", row(3), 2);
-        keys.update(b"k", row(2), 1);
-        assert_eq!(keys.winner(b"k"), Some(&row(3)));
-        keys.update(b"k", row(3), -1);
-        assert_eq!(keys.winner(b"k"), Some(&row(3)), "one of two is left");
-        keys.update(b"k", row(3), -1);
-        assert_eq!(keys.winner(b"k"), Some(&row(2)));
-        keys.update(b"k", row(2), -1);
-        keys.update(b"k", row(1), -1);
-        assert_eq!(keys.winner(b"k"), None);
-        assert_eq!((keys.rows.len(), keys.bytes()), (0, 0));
+        let mut update = |changes: &[(u8, Diff)]| {
+            let of_key = |key: &[u8]| {
+                let changes = changes.iter();
+                let changes = changes.map(|&(byte, diff)| (key.to_vec(), row(byte), diff));
+                changes.collect::<Vec<_>>()
+            };
+            // The rows of one key are nothing to others, also not to those it begins with.
+            let changes = [of_key(b"k"), of_key(b"kk"), of_key(b"")].concat();
+            let winners = keys.update(changes).unwrap();
+            let of = |key: &[u8]| winners.iter().find(|(k, _)| k == key).map(|(_, row)| row);
+            assert!(of(b"k") == of(b"kk") && of(b"k") == of(b""));
+            of(b"k").cloned()
+        };
+        assert_eq!(update(&[(1, 1), (3, 2), (2, 1)]), Some(Some(row(3))));
+        assert_eq!(update(&[(3, -1)]), None, "one of two is left");
+        assert_eq!(update(&[(3, -1)]), Some(Some(row(2))));
+        assert_eq!(update(&[(2, -1), (4, 1)]), Some(Some(row(4))));
+        assert_eq!(update(&[(1, -1)]), None);
+        assert_eq!(update(&[(4, -1)]), Some(None));
+        assert_eq!(keys.bytes(), 0);
+        assert!(!keys.contains(b"k").unwrap());
+        keys.update(vec![(b"k".to_vec(), row(1), 1)]).unwrap();
+        assert!(keys.contains(b"k").unwrap() && !keys.contains(b"kk").unwrap());
     }
 
     #[test]
