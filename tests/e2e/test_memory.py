@@ -1,10 +1,12 @@
 """State larger than memory: it is kept in files, sources wait, and nobody is killed."""
 
+import concurrent.futures
 import hashlib
 import os
 import re
 import subprocess
 
+import psycopg
 import pytest
 from services import wait_until
 from services.cgroup import memory_group
@@ -102,41 +104,105 @@ def limited_ruslo(start_ruslo):
 
 
 def test_a_sink_of_three_times_the_limit(limited_ruslo, redis):
-    """What it has to write at first, and again after a restart, does not fit into memory."""
+    """What it has to write at first, and again after a restart, does not fit into memory; nor do
+    the rows among which the one is found that stands for a key."""
     ruslo = limited_ruslo(64, group_mb=LIMIT_MB)
     step = 3000
     rows = 35 * step
-    ruslo.execute("CREATE TABLE t (id int PRIMARY KEY, n int, pad varchar)")
+    ruslo.execute("CREATE TABLE t (id int PRIMARY KEY, n int, half int, pad varchar)")
     for start in range(0, rows, step):
         ruslo.execute(
-            "INSERT INTO t SELECT i, i, repeat(md5(i::text), 60)"
+            "INSERT INTO t SELECT i, i, i / 2, repeat(md5(i::text), 60)"
             f" FROM generate_series({start}, {start + step - 1}) AS g(i)"
         )
     metrics = ruslo.metrics()
     of_table = sum(v for name, v in metrics.items() if name.startswith("ruslo_object_bytes{"))
     assert of_table >= 3 * metrics["ruslo_memory_limit_bytes"]
+    sink = "WITH (connector='redis', redis.url='{}', primary_key='{}') FORMAT UPSERT ENCODE TEMPLATE"
     ruslo.execute(
-        f"CREATE SINK s FROM t WITH (connector='redis', redis.url='{redis.url}', primary_key='id')"
-        " FORMAT UPSERT ENCODE TEMPLATE (key_format='{id}', value_format='{n}')",
+        f"CREATE SINK s FROM t {sink.format(redis.url, 'id')}"
+        " (key_format='{id}', value_format='{n}')",
+        f"CREATE SINK shared FROM t {sink.format(redis.url, 'half')}"
+        " (key_format='half {half}', value_format='{id}')",
         "UPDATE t SET n = -n WHERE id = 1",
         f"UPDATE t SET n = -n WHERE id = {rows - 1}",
         "DELETE FROM t WHERE id = 2",
+        "DELETE FROM t WHERE id = 5",
         f"DELETE FROM t WHERE id = {rows - 2}",
     )
     expected = {str(i): str(-i if i in (1, rows - 1) else i) for i in range(rows)}
-    del expected["2"], expected[str(rows - 2)]
+    for gone in (2, 5, rows - 2):
+        del expected[str(gone)]
+    expected |= {f"half {i // 2}": str(i) for i in range(rows) if str(i) in expected}
 
     def is_written():
-        return ruslo.value("SELECT waiting FROM ruslo.sinks") == 0
+        return ruslo.value("SELECT sum(waiting) FROM ruslo.sinks") == 0
 
     wait_until(is_written, 240, "the table in Redis")
     assert redis.contents() == expected
+    assert ruslo.value("SELECT bytes FROM ruslo.sinks WHERE name = 'shared'") > 2 * 64 * 2**20
     with redis.client() as client:
         client.flushall()
     ruslo.restart()
     wait_until(is_written, 240, "the table in Redis again")
     assert redis.contents() == expected
     assert ruslo.metrics()["ruslo_memory_file_bytes"] >= metrics["ruslo_memory_limit_bytes"]
+
+
+def test_queries_of_three_times_the_limit(limited_ruslo):
+    """They write out what memory does not hold, or say that they cannot; the server stays."""
+    ruslo = limited_ruslo(64, group_mb=LIMIT_MB)
+    step, rows = 40_000, 400_000
+    ruslo.execute("CREATE TABLE t (id int PRIMARY KEY, pad varchar)")
+    for start in range(0, rows, step):
+        ruslo.execute(
+            "INSERT INTO t SELECT i, md5(i::text)"
+            f" FROM generate_series({start}, {start + step - 1}) AS g(i)"
+        )
+    # More than 200 MB of text, made as they run.
+    numbers = (
+        "(SELECT i, repeat(md5((i % 500000)::text), 12) AS pad FROM generate_series(1, 550000) AS g(i))"
+    )
+    pid = ruslo.pid
+    right = {
+        f"SELECT i FROM {numbers} AS x ORDER BY pad, i OFFSET 1000 LIMIT 1": None,
+        f"SELECT count(*), sum(n) FROM (SELECT pad, count(*) AS n FROM {numbers} AS x GROUP BY pad)"
+        " AS y": [(500_000, 550_000)],
+        f"SELECT count(*), max(x.i) FROM {numbers} AS x JOIN {numbers} AS y ON x.pad = y.pad AND"
+        " x.i = y.i": [(550_000, 550_000)],
+        "SELECT count(*), sum(x.id) FROM t AS x JOIN t AS y ON x.pad = y.pad": [
+            (rows, rows * (rows - 1) // 2)
+        ],
+        "SELECT count(DISTINCT n) FROM (SELECT row_number() OVER (ORDER BY pad) % 7 AS n FROM t)"
+        " AS x": [(7,)],
+    }
+    for query, expected in right.items():
+        found = ruslo.rows(query)
+        assert expected is None or found == expected, query
+    # All of a large result, as it is sent.
+    with ruslo.connect() as connection, connection.cursor() as cursor:
+        ids = [i for (i,) in cursor.stream("SELECT id FROM t ORDER BY pad")]
+        assert len(ids) == rows and sorted(ids) == list(range(rows))
+        assert ids == sorted(ids, key=lambda i: hashlib.md5(str(i).encode()).hexdigest())
+    too_much = [
+        f"SELECT array_agg(pad) FROM {numbers} AS x",
+        f"SELECT i, sum(i) OVER (ORDER BY pad ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED"
+        f" FOLLOWING) FROM {numbers} AS x",
+        f"INSERT INTO t SELECT i, pad FROM {numbers} AS x",
+        "UPDATE t SET pad = pad || 'x'",
+        "DELETE FROM t",
+    ]
+    for statement in too_much:
+        with pytest.raises(psycopg.errors.OutOfMemory) as raised:
+            ruslo.execute(statement)
+        assert "--memory-limit" in raised.value.diag.message_hint, statement
+    # Many at once have less each.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        query = "SELECT count(*), max(pad) FROM (SELECT * FROM t ORDER BY pad DESC) AS x"
+        found = set(map(tuple, pool.map(ruslo.rows, [query] * 4)))
+        assert len(found) == 1
+    assert ruslo.rows("SELECT count(*), min(length(pad)), max(length(pad)) FROM t") == [(rows, 32, 32)]
+    assert ruslo.pid == pid and ruslo.running()
 
 
 def test_a_past_of_three_times_the_limit(limited_ruslo, kafka):

@@ -37,6 +37,7 @@ pub use figures::{Family, FigureKind};
 pub use ruslo_dataflow::{Faults, Pacer};
 use ruslo_dataflow::{Workers, WorkersConfig};
 pub use ruslo_repr::{Error, ErrorKind, Result, Schema};
+use ruslo_sql::QueryMemory;
 pub use session::{CancelHandle, Description, Notice, Outcome, Param, Session, Statement};
 use tokio::sync::{mpsc, watch};
 
@@ -85,6 +86,7 @@ struct Shared {
     recovering: Mutex<Option<String>>,
     /// The last checkpoints.
     statuses: Arc<Statuses>,
+    query_memory: QueryMemory,
     host: Host,
 }
 
@@ -179,6 +181,7 @@ impl Engine {
             history: Mutex::new(history),
             recovering: Mutex::new(Some("starting".to_string())),
             statuses: Arc::default(),
+            query_memory: QueryMemory::new(ruslo_memory::usage().limit)?,
             host,
         };
         let shared = Arc::new(shared);

@@ -11,6 +11,7 @@
 //!   50 % …                             new large pieces in the file, also the one that would
 //!                                      take it there
 //!   75 % …                             sources wait: [`is_tight`]
+//!   90 % …                             queries end: [`must_end`]
 //! ```
 //!
 //! Without [`start`] there is no limit. The file has no name, so it is gone with the process.
@@ -29,6 +30,8 @@ pub use watch::start;
 
 /// Pieces of at least this many bytes can be in the file.
 const LARGE: usize = 128 * 1024;
+/// The part of the limit by which the heap must have grown before work ends for it.
+const GROWTH_PART: u64 = 16;
 
 /// Whether new large pieces go to the file.
 static SPILLING: AtomicBool = AtomicBool::new(false);
@@ -37,6 +40,8 @@ static SPILLING: AtomicBool = AtomicBool::new(false);
 static ROOM: AtomicI64 = AtomicI64::new(i64::MAX / 2);
 /// Whether sources are to wait.
 static TIGHT: AtomicBool = AtomicBool::new(false);
+/// Whether work that can be done again is to end; until somebody has taken it upon itself.
+static CRITICAL: AtomicBool = AtomicBool::new(false);
 /// Bytes; zero: no limit.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
 /// Bytes of the heap, as of the last look.
@@ -66,6 +71,17 @@ pub fn usage() -> Usage {
 /// Whether so little memory is left that whoever brings in new data should wait.
 pub fn is_tight() -> bool {
     TIGHT.load(Ordering::Relaxed)
+}
+
+/// Whether work is to end that can be done again, and that began when the heap had `heap_before`
+/// bytes. Where several ask, one of them is told so at each look at the heap; none that has not
+/// lasted while it grew.
+pub fn must_end(heap_before: u64) -> bool {
+    if !CRITICAL.load(Ordering::Relaxed) {
+        return false;
+    }
+    let much = LIMIT.load(Ordering::Relaxed) / GROWTH_PART;
+    HEAP.load(Ordering::Relaxed) > heap_before + much && CRITICAL.swap(false, Ordering::Relaxed)
 }
 
 /// Whether large pieces go to the file: what need not be kept in memory should not be.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::{HEAP, LIMIT, ROOM, SPILLING, TIGHT, arena};
+use crate::{CRITICAL, HEAP, LIMIT, ROOM, SPILLING, TIGHT, arena};
 
 /// How often it looks: at least as often as the heap can have grown to where pieces go to the file.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
@@ -19,6 +19,8 @@ const SPILL_UNTIL: u64 = 45;
 /// From where sources wait, and until where.
 const TIGHT_FROM: u64 = 75;
 const TIGHT_UNTIL: u64 = 65;
+/// From where queries end.
+const CRITICAL_FROM: u64 = 90;
 /// Of the file's pages this share may stay in the process, and as much be not on disk yet.
 const PAGES_MAX: u64 = 20;
 /// Below this limit pages are small: of huge ones, each thread would have some that are half empty.
@@ -94,6 +96,8 @@ impl Watch {
         };
         ROOM.store(i64::try_from(room).unwrap_or(i64::MAX), Ordering::Relaxed);
         TIGHT.store(tight, Ordering::Relaxed);
+        let critical = resident.heap >= percent(CRITICAL_FROM);
+        CRITICAL.store(critical, Ordering::Relaxed);
         if arena::bytes() == 0 {
             self.program = resident.of_files;
         } else {

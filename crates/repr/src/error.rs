@@ -62,6 +62,8 @@ pub enum ErrorKind {
     Unsupported,
     /// Deeper than there is room for: say it in fewer levels.
     TooComplex,
+    /// The statement needs more memory than it may have.
+    OutOfMemory,
     /// Wrong user or password.
     Authentication,
     /// Cancelled by the user.
@@ -121,6 +123,7 @@ impl ErrorKind {
             WrongObjectType => "42809",
             Unsupported => "0A000",
             TooComplex => "54001",
+            OutOfMemory => "53200",
             Authentication => "28P01",
             Cancelled => "57014",
             External => "58000",

@@ -3,6 +3,9 @@
 //! Binding happens once; execution puts parameters and batches in place of placeholders and
 //! scans and lets DataFusion optimise and run the rest, so ad-hoc SQL is as wide as DataFusion's.
 
+mod frugal;
+mod memory;
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -12,8 +15,8 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::{MemTable, provider_as_source};
-use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionStateDefaults, TaskContext};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::TableScan;
@@ -21,11 +24,16 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
+use futures::StreamExt;
 use ruslo_repr::row::batch_of;
 use ruslo_repr::{Error, ErrorKind, ObjectId, Result, Schema};
 
+use self::frugal::{FrugalJoins, FrugalSorts};
+pub use self::memory::QueryMemory;
+use self::memory::Share;
+pub(crate) use self::memory::out_of_memory;
 use crate::ast::Query;
 use crate::bind::{Bound, Purpose, RelationSource, bind};
 use crate::catalog::{Catalog, Relation, SessionContext};
@@ -71,6 +79,22 @@ pub(crate) fn base_state() -> &'static SessionState {
             .with_analyzer_rules(vec![])
             // DISTINCT ON becomes an aggregation by first_value, which is looked up here.
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .build()
+    })
+}
+
+/// The same for a query that had too little memory for what usually is fastest.
+fn frugal_state() -> &'static SessionState {
+    static FRUGAL: OnceLock<SessionState> = OnceLock::new();
+    FRUGAL.get_or_init(|| {
+        let mut rules = base_state().physical_optimizers().to_vec();
+        rules.insert(0, Arc::new(FrugalJoins));
+        rules.push(Arc::new(FrugalSorts));
+        // Of long rows a few fill a batch, and merging takes several batches of each run.
+        let config = base_state().config().clone().with_batch_size(128);
+        SessionStateBuilder::new_from_existing(base_state().clone())
+            .with_config(config)
+            .with_physical_optimizer_rules(rules)
             .build()
     })
 }
@@ -141,9 +165,11 @@ impl SelectPlan {
     }
 
     fn explain_deep(&self) -> Result<Vec<String>> {
-        let state = self.state();
         let plan = self.with_inputs((*self.plan).clone(), &mut HashMap::new())?;
-        let plan = state.optimize(&plan).map_err(from_df)?;
+        let plan = self
+            .state(base_state(), 0)
+            .optimize(&plan)
+            .map_err(from_df)?;
         let text = plan.display_indent().to_string();
         Ok(text
             .lines()
@@ -167,35 +193,59 @@ impl SelectPlan {
     /// [`SelectPlan::param_types`].
     ///
     /// Must run inside a tokio runtime. Dropping the future cancels the query.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfMemory`] where it needs more than `memory` has for it.
     pub async fn execute(
         &self,
         inputs: HashMap<ObjectId, Vec<RecordBatch>>,
         params: &[ArrayRef],
+        memory: &QueryMemory,
     ) -> Result<Vec<RecordBatch>> {
-        OnDeepStack::new(self.execute_deep(inputs, params)).await
+        OnDeepStack::new(self.execute_deep(inputs, params, memory)).await
     }
 
     async fn execute_deep(
         &self,
         mut inputs: HashMap<ObjectId, Vec<RecordBatch>>,
         params: &[ArrayRef],
+        memory: &QueryMemory,
     ) -> Result<Vec<RecordBatch>> {
         let plan = self.with_params((*self.plan).clone(), params)?;
         let plan = self.with_inputs(plan, &mut inputs)?;
-        let state = self.state();
-        let physical = state.create_physical_plan(&plan).await.map_err(from_df)?;
-        let physical = cooperative(physical)?;
-        let batches = collect(physical, state.task_ctx()).await.map_err(from_df)?;
-        batches
-            .into_iter()
-            .map(|batch| self.output(batch))
-            .collect()
+        let share = memory.share();
+        match self.run(&plan, base_state(), &share).await {
+            Err(error) if error.kind == ErrorKind::OutOfMemory => {
+                self.run(&plan, frugal_state(), &share).await
+            }
+            done => done,
+        }
     }
 
-    fn state(&self) -> SessionState {
-        let mut state = base_state().clone();
-        let options = state.config_mut().options_mut();
-        options.execution.time_zone = Some(self.time_zone.clone());
+    async fn run(
+        &self,
+        plan: &LogicalPlan,
+        state: &SessionState,
+        share: &Share,
+    ) -> Result<Vec<RecordBatch>> {
+        let state = self.state(state, share.to_merge());
+        let plan = state.create_physical_plan(plan).await.map_err(from_df)?;
+        let context = TaskContext::from(&state).with_runtime(share.runtime.clone());
+        let mut rows = execute_stream(cooperative(plan)?, Arc::new(context)).map_err(from_df)?;
+        let mut results = share.results();
+        while let Some(batch) = share.bound(rows.next()).await? {
+            results.push(self.output(batch.map_err(from_df)?)?)?;
+        }
+        Ok(results.finish())
+    }
+
+    /// `base` with what this query sets; a sort keeps `to_merge` bytes.
+    fn state(&self, base: &SessionState, to_merge: usize) -> SessionState {
+        let mut state = base.clone();
+        let options = &mut state.config_mut().options_mut().execution;
+        options.time_zone = Some(self.time_zone.clone());
+        options.sort_spill_reservation_bytes = to_merge;
         state
     }
 

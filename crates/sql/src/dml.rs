@@ -14,7 +14,7 @@ use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast as sql;
 use ruslo_repr::{Error, ErrorKind, Result, Schema};
 
-use crate::adhoc::SelectPlan;
+use crate::adhoc::{QueryMemory, SelectPlan};
 use crate::bind::names::normalised;
 use crate::bind::rewrite::{call, cast, string};
 use crate::bind::{Purpose, bind};
@@ -47,15 +47,16 @@ impl DmlPlan {
     }
 
     /// Computes RETURNING over the new rows (for Delete: the old ones).
-    pub async fn returning(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        match &self.returning {
-            None => Ok(vec![]),
-            Some(select) => {
-                select
-                    .execute(HashMap::from([(self.table.id, rows)]), &[])
-                    .await
-            }
-        }
+    pub async fn returning(
+        &self,
+        rows: Vec<RecordBatch>,
+        memory: &QueryMemory,
+    ) -> Result<Vec<RecordBatch>> {
+        let Some(select) = &self.returning else {
+            return Ok(vec![]);
+        };
+        let rows = HashMap::from([(self.table.id, rows)]);
+        select.execute(rows, &[], memory).await
     }
 
     /// Refuses NULL in the columns that do not take it. `rows` are new rows of the table.

@@ -7,6 +7,8 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use ruslo_repr::{Error, ErrorKind};
 
+use crate::adhoc::out_of_memory;
+
 /// Our error in DataFusion's clothes, for code that runs inside its planner.
 pub(crate) fn to_df(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
@@ -40,6 +42,7 @@ pub(crate) fn from_df(error: DataFusionError) -> Error {
         DataFusionError::NotImplemented(text) => from_not_implemented(&text),
         DataFusionError::Plan(text) => from_plan(&text),
         DataFusionError::Execution(text) => from_execution(&text),
+        DataFusionError::ResourcesExhausted(text) => out_of_memory().with_detail(first_line(&text)),
         other => Error::internal(first_line(&other.strip_backtrace()).to_string()),
     }
 }
@@ -52,6 +55,7 @@ fn from_shared(error: &DataFusionError) -> Error {
             None => Error::internal(inner.to_string()),
         },
         DataFusionError::Execution(text) => from_execution(text),
+        DataFusionError::ResourcesExhausted(text) => out_of_memory().with_detail(first_line(text)),
         other => Error::internal(first_line(&other.strip_backtrace()).to_string()),
     }
 }

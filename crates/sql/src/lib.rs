@@ -26,7 +26,7 @@ pub mod stack;
 #[cfg(test)]
 mod tests;
 
-pub use adhoc::{SelectPlan, plan_select};
+pub use adhoc::{QueryMemory, SelectPlan, plan_select};
 pub use bind::{qualified, settings_changed};
 pub use catalog::{Catalog, Modifier, Relation, RelationKind, SessionContext};
 pub use dml::{DmlKind, DmlPlan, plan_delete, plan_insert, plan_update};

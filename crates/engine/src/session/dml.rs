@@ -17,7 +17,7 @@ use ruslo_sql::ast::{OnConflict, StatementKind};
 use ruslo_sql::{DmlKind, DmlPlan, Relation};
 
 use super::{Outcome, Session};
-use crate::backpressure::before_statement;
+use crate::backpressure::{before_statement, check_size};
 use crate::catalog::{Body, Table};
 use crate::coordinator::{PeekTarget, ReadHold, Request};
 use crate::layout::Layout;
@@ -69,7 +69,9 @@ impl Session {
         let mut last_write = table.write_lock.lock().await;
         let at_least = self.last_write.max(*last_write).max(table.readable_from);
         let (inputs, hold) = self.read_inputs(&plan.select, params, at_least).await?;
-        let rows = plan.select.execute(inputs, params).await?;
+        let memory = &self.shared.query_memory;
+        let rows = plan.select.execute(inputs, params, memory).await?;
+        check_size(&rows)?;
         let rows = concat_batches(&plan.select.schema().to_arrow(), &rows)?;
         let change = self.change(&plan, &table, rows, &hold).await?;
         drop(hold);
@@ -95,7 +97,7 @@ impl Session {
         match plan.returning_schema().cloned() {
             None => Ok(Outcome::Done { tag }),
             Some(schema) => {
-                let batches = plan.returning(vec![change.returned]).await?;
+                let batches = plan.returning(vec![change.returned], memory).await?;
                 Ok(Outcome::Rows {
                     schema,
                     batches,

@@ -500,7 +500,9 @@ impl Session {
         let query = format!("SELECT {}", items.collect::<Vec<_>>().join(", "));
         let query = ruslo_sql::parse_query(&query)?;
         let plan = ruslo_sql::plan_select(&query, &self.names(), &self.context(), &[])?;
-        let batches = plan.execute(HashMap::new(), &[]).await?;
+        let batches = plan
+            .execute(HashMap::new(), &[], &self.shared.query_memory)
+            .await?;
         let row = batches.into_iter().find(|batch| batch.num_rows() == 1);
         let row = row.ok_or_else(|| Error::internal("EXECUTE's arguments gave no row"))?;
         Ok(row.columns().to_vec())

@@ -21,7 +21,9 @@ impl Session {
         self.apply_set_config(query)?;
         let plan = ruslo_sql::plan_select(query, &self.names(), &self.context(), &hints)?;
         let (inputs, _hold) = self.read_inputs(&plan, params, self.last_write).await?;
-        let batches = plan.execute(inputs, params).await?;
+        let batches = plan
+            .execute(inputs, params, &self.shared.query_memory)
+            .await?;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let schema = plan.schema().clone();
         Ok(Outcome::Rows {

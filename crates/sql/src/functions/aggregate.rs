@@ -75,6 +75,9 @@ trait Fold: Debug + Send + Sync {
     }
 }
 
+/// Bytes that a row, or an array, takes beside its values.
+const ROW_BYTES: usize = 64;
+
 /// The result's type from the argument types, or `None` if there is no such aggregate.
 type Typing = fn(&[DataType]) -> Option<DataType>;
 type Start = fn(&[DataType]) -> Result<Box<dyn Fold>>;
@@ -288,6 +291,8 @@ struct Distinct {
     /// What was handed on, per argument, to be the state.
     kept: Vec<Vec<ArrayRef>>,
     types: Vec<DataType>,
+    /// Bytes of all that.
+    bytes: usize,
     inner: Box<dyn Fold>,
 }
 
@@ -299,8 +304,18 @@ impl Distinct {
             seen: Default::default(),
             kept: vec![vec![]; types.len()],
             types: types.to_vec(),
+            bytes: 0,
             inner,
         })
+    }
+
+    /// Whether a row is there for the first time.
+    fn is_fresh(&mut self, row: &[u8]) -> bool {
+        let is_fresh = self.seen.insert(row.to_vec());
+        if is_fresh {
+            self.bytes += row.len() + ROW_BYTES;
+        }
+        is_fresh
     }
 }
 
@@ -309,7 +324,7 @@ impl Fold for Distinct {
         let keys = columns.iter().map(key_array).collect::<Result<Vec<_>>>()?;
         let rows = self.converter.convert_columns(&keys)?;
         let fresh = rows.iter().enumerate();
-        let fresh = fresh.filter(|(_, row)| self.seen.insert(row.data().to_vec()));
+        let fresh = fresh.filter(|(_, row)| self.is_fresh(row.data()));
         let fresh: Vec<u64> = fresh.map(|(i, _)| i as u64).collect();
         if fresh.is_empty() {
             return Ok(());
@@ -318,6 +333,7 @@ impl Fold for Distinct {
         let picked = columns.iter().map(|c| take(c, &fresh, None));
         let picked = picked.collect::<Result<Vec<_>, _>>()?;
         for (kept, column) in self.kept.iter_mut().zip(&picked) {
+            self.bytes += bytes_of(column);
             kept.push(column.clone());
         }
         self.inner.add(&picked)
@@ -339,14 +355,13 @@ impl Fold for Distinct {
     }
 
     fn size(&self) -> usize {
-        let rows: usize = self.seen.iter().map(|row| row.capacity() + 32).sum();
-        let kept = self
-            .kept
-            .iter()
-            .flatten()
-            .map(|c| c.get_array_memory_size());
-        rows + kept.sum::<usize>() + self.inner.size()
+        size_of::<Self>() + self.bytes + self.inner.size()
     }
+}
+
+/// Bytes of an array, without what others have of its buffers.
+fn bytes_of(array: &ArrayRef) -> usize {
+    array.to_data().get_slice_memory_size().unwrap_or(0) + ROW_BYTES
 }
 
 /// A state that is all values of a column so far.

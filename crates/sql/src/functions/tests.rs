@@ -12,7 +12,7 @@ use ruslo_repr::schema::NUMERIC;
 use ruslo_repr::text::{TextStyle, write_text};
 
 use crate::ast::{Query, StatementKind};
-use crate::{Catalog, Relation, SessionContext};
+use crate::{Catalog, QueryMemory, Relation, SessionContext};
 
 /// No relations.
 struct Nothing;
@@ -39,7 +39,7 @@ fn printed(sql: &str, zone: &str) -> Result<String> {
     let style = TextStyle::with_time_zone(zone)?;
     let plan = crate::plan_select(&*query(sql)?, &Nothing, &session, &[])?;
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let batches = runtime.block_on(plan.execute(HashMap::new(), &[]))?;
+    let batches = runtime.block_on(plan.execute(HashMap::new(), &[], &QueryMemory::new(None)?))?;
     let mut lines = vec![];
     for batch in &batches {
         for row in 0..batch.num_rows() {

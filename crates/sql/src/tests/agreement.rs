@@ -6,7 +6,7 @@ use ruslo_repr::row::batch_of;
 use ruslo_repr::{ObjectId, Plan};
 
 use super::queries::rows;
-use super::{Fixture, query, session};
+use super::{Fixture, query, session, unlimited};
 use crate::{evaluator, plan_select, plan_view};
 
 /// Scalar shapes over a column `{c}` of any type.
@@ -89,7 +89,7 @@ fn agree(sql: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let read = runtime.block_on(select.execute(inputs, &[]));
+    let read = runtime.block_on(select.execute(inputs, &[], &unlimited()));
     match (kept, read) {
         (Ok(kept), Ok(read)) => {
             let read = arrow::compute::concat_batches(&kept.schema(), &read).unwrap();

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod errors;
+mod memory;
 mod plans;
 mod queries;
 
@@ -12,7 +13,7 @@ use ruslo_repr::schema::{INTERVAL, JSONB, NUMERIC, TIMESTAMP};
 use ruslo_repr::{ObjectId, Schema};
 
 use crate::ast::{Query, StatementKind};
-use crate::{Catalog, Relation, RelationKind, SessionContext};
+use crate::{Catalog, QueryMemory, Relation, RelationKind, SessionContext};
 use arrow::datatypes::DataType;
 
 /// A catalog of one relation of each kind.
@@ -102,6 +103,10 @@ fn session() -> SessionContext {
         now,
         ..SessionContext::default()
     }
+}
+
+fn unlimited() -> QueryMemory {
+    QueryMemory::new(None).unwrap()
 }
 
 fn query(sql: &str) -> Box<Query> {

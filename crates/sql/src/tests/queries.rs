@@ -14,7 +14,7 @@ use ruslo_repr::row::batch_of;
 use ruslo_repr::schema::{INTERVAL, NUMERIC, TIMESTAMP, type_name};
 use ruslo_repr::{Numeric, ObjectId, Schema};
 
-use super::{Fixture, query, session};
+use super::{Fixture, query, session, unlimited};
 use crate::ast::StatementKind;
 use crate::{DmlPlan, SelectPlan, plan_delete, plan_insert, plan_select, plan_update};
 
@@ -102,7 +102,7 @@ fn run(select: &SelectPlan, params: &[ArrayRef]) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    match runtime.block_on(select.execute(inputs, params)) {
+    match runtime.block_on(select.execute(inputs, params, &unlimited())) {
         Ok(batches) => render(select.schema(), &batches),
         Err(error) => format!("{}: {}\n", error.kind.sqlstate(), error.message),
     }
@@ -596,7 +596,7 @@ fn returning_reads_the_new_rows() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let batches = runtime.block_on(plan.returning(new)).unwrap();
+    let batches = runtime.block_on(plan.returning(new, &unlimited())).unwrap();
     expect![[r#"
         next integer, id integer, customer character varying, price numeric, quantity integer, ordered timestamp without time zone
         2 | 1 | ann | 1.50 | 2 | NULL

@@ -23,7 +23,7 @@ pub(super) fn functions() -> Vec<Aggregate> {
     let array = |types: &[DataType]| (types.len() == 1).then_some(JSONB);
     let object = |types: &[DataType]| (types.len() == 2).then_some(JSONB);
     vec![
-        Aggregate::new("string_agg", text, |_| Ok(Box::new(Texts { text: None }))).ordered(),
+        Aggregate::new("string_agg", text, |_| Ok(Box::new(Texts::default()))).ordered(),
         Aggregate::new("jsonb_agg", array, |_| Ok(Box::new(Items { items: None })))
             .alias("json_agg")
             .ordered(),
@@ -36,9 +36,26 @@ pub(super) fn functions() -> Vec<Aggregate> {
 }
 
 /// Texts with a separator in front of each but the first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Texts {
     text: Option<String>,
+    /// The separator of the first text: for when others turn out to come before it.
+    first_separator: Option<String>,
+}
+
+impl Texts {
+    fn push(&mut self, text: &str, separator: Option<&str>) {
+        match &mut self.text {
+            None => {
+                self.text = Some(text.to_string());
+                self.first_separator = separator.map(str::to_string);
+            }
+            Some(all) => {
+                all.push_str(separator.unwrap_or_default());
+                all.push_str(text);
+            }
+        }
+    }
 }
 
 impl Fold for Texts {
@@ -51,17 +68,9 @@ impl Fold for Texts {
         };
         let separators = separators.as_string_opt::<i32>();
         for (row, text) in texts.iter().enumerate() {
-            let Some(text) = text else {
-                continue;
-            };
-            match &mut self.text {
-                None => self.text = Some(text.to_string()),
-                Some(all) => {
-                    if let Some(separators) = separators.filter(|s| s.is_valid(row)) {
-                        all.push_str(separators.value(row));
-                    }
-                    all.push_str(text);
-                }
+            let separator = separators.filter(|s| s.is_valid(row));
+            if let Some(text) = text {
+                self.push(text, separator.map(|s| s.value(row)));
             }
         }
         Ok(())
@@ -72,24 +81,18 @@ impl Fold for Texts {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Utf8(self.text.clone())])
+        let state = [&self.text, &self.first_separator];
+        Ok(state.map(|text| ScalarValue::Utf8(text.clone())).into())
     }
 
+    /// A state is a text among others.
     fn merge(&mut self, states: &[ArrayRef]) -> Result<()> {
-        // The separator between two parts is not in their states, and order is not kept between
-        // parts: such an aggregate runs in one piece.
-        let texts = states.first().and_then(|s| s.as_string_opt::<i32>());
-        for text in texts.into_iter().flat_map(|t| t.iter()).flatten() {
-            match &self.text {
-                None => self.text = Some(text.to_string()),
-                Some(_) => return Err(Error::internal("string_agg ran in several parts")),
-            }
-        }
-        Ok(())
+        self.add(states)
     }
 
     fn size(&self) -> usize {
-        size_of::<Self>() + self.text.as_ref().map_or(0, String::capacity)
+        let texts = [&self.text, &self.first_separator].into_iter().flatten();
+        size_of::<Self>() + texts.map(String::capacity).sum::<usize>()
     }
 }
 

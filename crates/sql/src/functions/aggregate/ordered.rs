@@ -7,7 +7,7 @@ use datafusion::common::ScalarValue;
 use ruslo_repr::{Error, Result};
 
 use super::super::key::key_array;
-use super::{Fold, columns_of_lists, list_of_parts};
+use super::{Fold, bytes_of, columns_of_lists, list_of_parts};
 
 #[derive(Debug)]
 pub(super) struct Ordered {
@@ -17,6 +17,8 @@ pub(super) struct Ordered {
     types: Vec<DataType>,
     /// Batches of rows so far.
     rows: Vec<Vec<ArrayRef>>,
+    /// Bytes of them.
+    bytes: usize,
     inner: Box<dyn Fold>,
 }
 
@@ -33,8 +35,14 @@ impl Ordered {
             sorting,
             types,
             rows: vec![],
+            bytes: 0,
             inner,
         }
+    }
+
+    fn push(&mut self, batch: Vec<ArrayRef>) {
+        self.bytes += batch.iter().map(bytes_of).sum::<usize>();
+        self.rows.push(batch);
     }
 
     fn column(&self, position: usize) -> Result<ArrayRef> {
@@ -62,6 +70,7 @@ impl Ordered {
         let sorted = (0..self.arguments).map(|i| Ok(take(&self.column(i)?, &order, None)?));
         let sorted = sorted.collect::<Result<Vec<_>>>()?;
         self.rows.clear();
+        self.bytes = 0;
         self.inner.add(&sorted)
     }
 }
@@ -73,7 +82,7 @@ impl Fold for Ordered {
                 "an ordered aggregate was not given what to sort by",
             ));
         }
-        self.rows.push(columns.to_vec());
+        self.push(columns.to_vec());
         Ok(())
     }
 
@@ -91,16 +100,13 @@ impl Fold for Ordered {
     }
 
     fn merge(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.rows.extend(columns_of_lists(states)?);
+        for batch in columns_of_lists(states)? {
+            self.push(batch);
+        }
         Ok(())
     }
 
     fn size(&self) -> usize {
-        let rows = self
-            .rows
-            .iter()
-            .flatten()
-            .map(|column| column.get_array_memory_size());
-        size_of::<Self>() + rows.sum::<usize>() + self.inner.size()
+        size_of::<Self>() + self.bytes + self.inner.size()
     }
 }
