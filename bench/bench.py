@@ -235,7 +235,8 @@ class Bench:
 
     def freshness(self) -> dict:
         note(f"freshness at {FRESHNESS_RATE:,} events/s for {FRESHNESS_SECONDS} s")
-        # Gigabytes of the steps before would go to the disk meanwhile, in the way of every fsync.
+        # Gigabytes of the steps before would go to the disk, or from it, in the way of every fsync.
+        time.sleep(5)
         os.sync()
         topic = self.kafka.create_topic("fresh", PARTITIONS)
         with self.server() as server, server.connect() as connection:

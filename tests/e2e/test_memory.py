@@ -159,17 +159,19 @@ def test_queries_of_three_times_the_limit(limited_ruslo):
             "INSERT INTO t SELECT i, md5(i::text)"
             f" FROM generate_series({start}, {start + step - 1}) AS g(i)"
         )
-    # More than 200 MB of text, made as they run.
-    numbers = (
-        "(SELECT i, repeat(md5((i % 500000)::text), 12) AS pad FROM generate_series(1, 550000) AS g(i))"
+    # Some 200 MB of text, made as they run, and as many rows as are too many in small pieces.
+    texts = (
+        "(SELECT i, repeat(md5((i % 250000)::text), 22) AS pad FROM generate_series(1, 300000) AS g(i))"
+        " AS x"
     )
+    many = "(SELECT i, md5(i::text) AS pad FROM generate_series(1, 2000000) AS g(i)) AS x"
     pid = ruslo.pid
     right = {
-        f"SELECT i FROM {numbers} AS x ORDER BY pad, i OFFSET 1000 LIMIT 1": None,
-        f"SELECT count(*), sum(n) FROM (SELECT pad, count(*) AS n FROM {numbers} AS x GROUP BY pad)"
-        " AS y": [(500_000, 550_000)],
-        f"SELECT count(*), max(x.i) FROM {numbers} AS x JOIN {numbers} AS y ON x.pad = y.pad AND"
-        " x.i = y.i": [(550_000, 550_000)],
+        f"SELECT i FROM {texts} ORDER BY pad, i OFFSET 1000 LIMIT 1": None,
+        f"SELECT count(*), sum(n) FROM (SELECT pad, count(*) AS n FROM {texts} GROUP BY pad)"
+        " AS y": [(250_000, 300_000)],
+        f"SELECT count(*), max(x.i) FROM {texts} JOIN {texts[:-1]}y ON x.pad = y.pad AND"
+        " x.i = y.i": [(300_000, 300_000)],
         "SELECT count(*), sum(x.id) FROM t AS x JOIN t AS y ON x.pad = y.pad": [
             (rows, rows * (rows - 1) // 2)
         ],
@@ -185,10 +187,10 @@ def test_queries_of_three_times_the_limit(limited_ruslo):
         assert len(ids) == rows and sorted(ids) == list(range(rows))
         assert ids == sorted(ids, key=lambda i: hashlib.md5(str(i).encode()).hexdigest())
     too_much = [
-        f"SELECT array_agg(pad) FROM {numbers} AS x",
-        f"SELECT i, sum(i) OVER (ORDER BY pad ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED"
-        f" FOLLOWING) FROM {numbers} AS x",
-        f"INSERT INTO t SELECT i, pad FROM {numbers} AS x",
+        f"SELECT array_agg(pad) FROM {texts}",
+        "SELECT i, sum(i) OVER (ORDER BY pad ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED"
+        f" FOLLOWING) FROM {many}",
+        f"INSERT INTO t SELECT i, pad FROM {texts}",
         "UPDATE t SET pad = pad || 'x'",
         "DELETE FROM t",
     ]

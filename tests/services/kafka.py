@@ -91,6 +91,8 @@ class Kafka(Server):
             "num.network.threads": "1",
             "num.io.threads": "2",
             "log.cleaner.enable": "false",
+            # A deleted topic leaves the disk soon, and not a minute later beside another step.
+            "log.segment.delete.delay.ms": "1000",
         }
         return "".join(f"{key}={value}\n" for key, value in settings.items())
 

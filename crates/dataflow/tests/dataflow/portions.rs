@@ -73,3 +73,27 @@ fn large_batches_are_read_once() {
         assert!(cluster.peek(&anti, time) == rows((1..ROWS).step_by(2), row));
     }
 }
+
+#[test]
+fn a_key_may_have_very_many_pairs() {
+    const EACH: i64 = 300;
+    for workers in [1, 2] {
+        let mut cluster = Cluster::new(workers);
+        let columns = [("key", Int64), ("id", Int64), ("text", Utf8)];
+        let left = cluster.table(&columns, &[0, 1]);
+        let right = cluster.table(&columns, &[0, 1]);
+        let row = |id: i64| vec![int(7), int(id), text(&format!("{id:040}"))];
+        let some = |ids: std::ops::Range<i64>| ids.map(|id| (row(id), 1)).collect::<Vec<_>>();
+        cluster.write(&left, &some(0..EACH));
+        cluster.tick();
+        let inner = cluster.view(join(JoinKind::Inner, &left, &right), &[0]);
+        cluster.write(&right, &some(0..EACH));
+        cluster.tick();
+        let gone: Vec<_> = some(0..1).into_iter().map(|(row, _)| (row, -1)).collect();
+        cluster.write(&left, &gone);
+        let time = cluster.tick();
+        let pairs = (1..EACH).flat_map(|l| (0..EACH).map(move |r| (l, r)));
+        let pairs = pairs.map(|(l, r)| ([row(l), row(r)].concat(), 1));
+        assert!(cluster.peek(&inner, time) == consolidate(pairs));
+    }
+}
