@@ -140,7 +140,7 @@ def test_a_sink_of_three_times_the_limit(limited_ruslo, redis):
 
     wait_until(is_written, 240, "the table in Redis")
     assert redis.contents() == expected
-    assert ruslo.value("SELECT bytes FROM ruslo.sinks WHERE name = 'shared'") > 2 * 64 * 2**20
+    assert ruslo.value("SELECT bytes FROM ruslo.memory WHERE name = 'shared'") > 2 * 64 * 2**20
     with redis.client() as client:
         client.flushall()
     ruslo.restart()
