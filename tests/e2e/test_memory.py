@@ -198,6 +198,13 @@ def test_queries_of_three_times_the_limit(limited_ruslo):
         with pytest.raises(psycopg.errors.OutOfMemory) as raised:
             ruslo.execute(statement)
         assert "--memory-limit" in raised.value.diag.message_hint, statement
+    # A tenth of the rows is not too much, also where they are read without being touched.
+    ruslo.execute(
+        "CREATE TABLE u (id int PRIMARY KEY, pad varchar)",
+        f"INSERT INTO u SELECT * FROM t WHERE id < {step}",
+        "UPDATE u SET pad = pad",
+        "DELETE FROM u",
+    )
     # Many at once have less each.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         query = "SELECT count(*), max(pad) FROM (SELECT * FROM t ORDER BY pad DESC) AS x"
