@@ -48,12 +48,14 @@ def test_version_1_is_read(start_ruslo, folder, tmp_path):
     changed = {"SELECT * FROM keyed", "SELECT * FROM app.small"}
     found = answers(ruslo)
     assert {query for query in expected if found[query] != expected[query]} == changed
-    # A Redis with the sealed password, and a key that was still to be deleted.
+    # A Redis with the sealed password, and a key that was still to be deleted. The server sees it
+    # only when it has that key: at its own port before.
     redis = Redis(tmp_path / "redis", acl=True)
+    with redis, redis.client() as client:
+        client.set("3", "three")
+    assert any(b"three" in path.read_bytes() for path in redis.directory.rglob("*.aof"))
     redis.port = REDIS_PORT
     with redis:
-        with redis.client() as client:
-            client.set("3", "three")
         wait_until(lambda: redis.contents() == {"1": "one", "2": "two"}, 30, "Redis as the view")
 
 
