@@ -96,7 +96,13 @@ struct State {
     hydration_waits: Vec<(ObjectId, oneshot::Sender<Result<()>>)>,
     /// Views that the workers could not render, until they are dropped.
     rejected: HashMap<ObjectId, Error>,
-    sinks: HashMap<ObjectId, mpsc::UnboundedSender<SinkChanges>>,
+    sinks: HashMap<ObjectId, SinkEnd>,
+}
+
+/// Where a sink's or a subscription's changes go.
+struct SinkEnd {
+    from: ObjectId,
+    changes: mpsc::UnboundedSender<SinkChanges>,
 }
 
 async fn run(
@@ -294,9 +300,12 @@ impl State {
                 at_least,
                 changes,
             } => {
-                self.sinks.insert(id, changes);
-                let as_of = (*self.visible.borrow()).max(at_least);
-                self.workers.send(Command::CreateSink { id, from, as_of });
+                // What is gone by now has no changes: `changes` ends.
+                if self.arranged.contains(&from) {
+                    self.sinks.insert(id, SinkEnd { from, changes });
+                    let as_of = (*self.visible.borrow()).max(at_least);
+                    self.workers.send(Command::CreateSink { id, from, as_of });
+                }
             }
             Request::Drop(ids) => self.drop_objects(ids),
             Request::Write {
@@ -364,7 +373,7 @@ impl State {
                 upper,
             } => {
                 if let Some(sink) = self.sinks.get(&id) {
-                    let _ = sink.send(SinkChanges {
+                    let _ = sink.changes.send(SinkChanges {
                         worker,
                         updates,
                         upper,

@@ -156,6 +156,18 @@ const FAMILIES: &[Described] = &[
         "The visible time less the acknowledged one.",
     ),
     (
+        "ruslo_subscriptions",
+        Gauge,
+        None,
+        "Subscriptions that are open.",
+    ),
+    (
+        "ruslo_subscription_waiting_bytes",
+        Gauge,
+        None,
+        "Memory of changes that subscribers have not taken yet.",
+    ),
+    (
         "ruslo_checkpoints_total",
         Counter,
         None,
@@ -223,6 +235,10 @@ pub(crate) async fn collect(shared: &Shared) -> Vec<Family> {
     if let Some(durable) = &shared.durable {
         add_storage(&mut figures, shared, durable);
     }
+    let subscriptions = &shared.subscriptions;
+    figures.add("ruslo_subscriptions", "", subscriptions.open() as f64);
+    let waiting = subscriptions.bytes() as f64;
+    figures.add("ruslo_subscription_waiting_bytes", "", waiting);
     let counted = match objects.iter().any(|object| object.arranged_by().is_some()) {
         true => tokio::time::timeout(WORKERS_MAX, shared.coordinator.ask(Request::Stats)).await,
         false => Ok(Ok(vec![])),

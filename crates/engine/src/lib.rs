@@ -26,6 +26,7 @@ mod layout;
 mod scan;
 mod secrets;
 mod session;
+mod subscription;
 pub mod system;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use ruslo_dataflow::{Workers, WorkersConfig};
 pub use ruslo_repr::{Error, ErrorKind, Result, Schema};
 use ruslo_sql::QueryMemory;
 pub use session::{CancelHandle, Description, Notice, Outcome, Param, Session, Statement};
+pub use subscription::Subscription;
 use tokio::sync::{mpsc, watch};
 
 use parking_lot::Mutex;
@@ -48,6 +50,7 @@ use crate::coordinator::{Beginning, CheckpointEnds, Coordinator, Request};
 use crate::durable::{Appender, Checkpointer, Deletes, Durable, History, Statuses};
 pub use crate::durable::{Backup, KEY_NAME, Storage, backup, restore};
 use crate::host::Host;
+use crate::subscription::Subscriptions;
 
 /// How long the end of the engine waits for its workers.
 const WORKERS_END_MAX: Duration = Duration::from_secs(2);
@@ -87,6 +90,7 @@ struct Shared {
     /// The last checkpoints.
     statuses: Arc<Statuses>,
     query_memory: QueryMemory,
+    subscriptions: Arc<Subscriptions>,
     host: Host,
 }
 
@@ -182,6 +186,7 @@ impl Engine {
             recovering: Mutex::new(Some("starting".to_string())),
             statuses: Arc::default(),
             query_memory: QueryMemory::new(ruslo_memory::usage().limit)?,
+            subscriptions: Arc::default(),
             host,
         };
         let shared = Arc::new(shared);

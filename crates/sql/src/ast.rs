@@ -51,6 +51,10 @@ pub enum StatementKind {
     Insert(Box<sql::Insert>),
     Update(Box<sql::Update>),
     Delete(Box<sql::Delete>),
+    /// A relation's rows, and then what changes, without end.
+    Subscribe(Subscribe),
+    /// The rows of a query or SUBSCRIBE in COPY's text form.
+    CopyOut(Box<Statement>),
     /// Wait until all DML before it is visible.
     Flush,
     CreateSource(CreateSource),
@@ -108,6 +112,16 @@ pub enum StatementKind {
     /// `DISCARD ALL`, `DISCARD PLANS` …
     Discard,
     Use(String),
+}
+
+/// `SUBSCRIBE [TO] name [WITH (…)]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe {
+    pub name: Name,
+    /// Whether it begins with all rows, or with the first change.
+    pub snapshot: bool,
+    /// Whether it says how far it is.
+    pub progress: bool,
 }
 
 /// One column of CREATE TABLE or CREATE SOURCE.

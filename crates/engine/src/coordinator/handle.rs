@@ -99,6 +99,7 @@ pub(crate) enum Request {
         from: ObjectId,
         /// The sink starts with all that is there at this or a later time.
         at_least: Time,
+        /// Ends when `from` is dropped.
         changes: mpsc::UnboundedSender<SinkChanges>,
     },
     Drop(Vec<ObjectId>),
@@ -269,6 +270,10 @@ impl Coordinator {
     /// Resolves when it has ended, and with it what makes times durable.
     pub(crate) async fn ended(&self) {
         self.requests.closed().await;
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.requests.is_closed()
     }
 
     /// Why nothing is answered any more.

@@ -80,8 +80,13 @@ impl State {
         self.arranged.retain(|id| !gone.contains(&id.0));
     }
 
-    pub(super) fn drop_objects(&mut self, ids: Vec<ObjectId>) {
-        for id in ids {
+    pub(super) fn drop_objects(&mut self, mut ids: Vec<ObjectId>) {
+        // A subscription ends with what it reads; nothing in the catalog tells of it.
+        let readers = self.sinks.iter().filter(|(_, end)| ids.contains(&end.from));
+        let mut all: Vec<ObjectId> = readers.map(|(id, _)| *id).collect();
+        all.retain(|id| !ids.contains(id));
+        all.append(&mut ids);
+        for id in all {
             self.sinks.remove(&id);
             self.offsets.remove(&id);
             self.tables.remove(&id);

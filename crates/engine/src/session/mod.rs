@@ -11,6 +11,7 @@ mod running;
 mod settings;
 mod show;
 mod sink;
+mod subscribe;
 mod views;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use ruslo_sql::stack::{Deep, OnDeepStack};
 use tokio::sync::watch;
 
 use crate::Shared;
+use crate::Subscription;
 use crate::durable::{Definition, Recovering};
 use settings::Settings;
 
@@ -79,6 +81,10 @@ pub enum Outcome {
         batches: Vec<RecordBatch>,
         tag: String,
     },
+    /// Rows that come without end.
+    Changes(Box<Subscription>),
+    /// Rows, to be sent in the text form of COPY.
+    Copy(Box<Outcome>),
     /// No rows: the whole command tag, as `CREATE_SOURCE` or `INSERT 0 3`.
     Done { tag: String },
     /// The statement was empty.
@@ -216,6 +222,9 @@ impl Session {
                 let params = plan.select.param_types().to_vec();
                 (params, plan.returning_schema().cloned())
             }
+            StatementKind::Subscribe(subscribe) => {
+                (vec![], Some(self.describe_subscription(subscribe)?))
+            }
             StatementKind::Show(show) => (vec![], Some(show::show_schema(show))),
             StatementKind::Describe(_) => (vec![], Some(show::columns_schema())),
             StatementKind::Explain(_) => (vec![], Some(show::explain_schema())),
@@ -242,8 +251,8 @@ impl Session {
     ) -> Result<Outcome> {
         let executing = self.execute_cancellable(statement, params, param_types);
         let result = OnDeepStack::new(executing).await;
-        if result.is_err() && self.transaction == Transaction::Open {
-            self.transaction = Transaction::Failed;
+        if result.is_err() {
+            self.statement_failed();
         }
         result
     }
@@ -268,7 +277,7 @@ impl Session {
         let mut cancelled = self.cancelled.subscribe();
         cancelled.mark_unchanged();
         tokio::select! {
-            result = self.dispatch(statement, params) => result,
+            result = self.dispatch(&statement.ast, params) => result,
             Ok(()) = cancelled.changed() => {
                 let message = "canceling statement due to user request";
                 Err(Error::new(ErrorKind::Cancelled, message))
@@ -276,14 +285,23 @@ impl Session {
         }
     }
 
-    async fn dispatch(&mut self, statement: &Statement, params: Vec<ArrayRef>) -> Result<Outcome> {
-        let text = &statement.ast.text;
-        match &statement.ast.kind {
+    async fn dispatch(
+        &mut self,
+        statement: &ast::Statement,
+        params: Vec<ArrayRef>,
+    ) -> Result<Outcome> {
+        let text = &statement.text;
+        match &statement.kind {
             StatementKind::Empty => Ok(Outcome::Empty),
             StatementKind::Query(query) => self.select(query, &params).await,
             kind @ (StatementKind::Insert(_)
             | StatementKind::Update(_)
             | StatementKind::Delete(_)) => self.write(kind, &params).await,
+            StatementKind::Subscribe(subscribe) => self.subscribe(subscribe),
+            StatementKind::CopyOut(statement) => {
+                let rows = Box::pin(self.dispatch(statement, params)).await?;
+                Ok(Outcome::Copy(Box::new(rows)))
+            }
             StatementKind::Flush => self.flush().await,
             StatementKind::CreateSource(create) => self.create_source(create, text).await,
             StatementKind::CreateTable(create) => self.create_table(create, text).await,
@@ -368,6 +386,13 @@ impl Session {
     /// passed over, as drivers send many.
     pub fn set_startup_parameter(&mut self, name: &str, value: &str) {
         let _ = self.settings.set(name, Some(value));
+    }
+
+    /// Says that the rows of the last statement could not all be sent.
+    pub fn statement_failed(&mut self) {
+        if self.transaction == Transaction::Open {
+            self.transaction = Transaction::Failed;
+        }
     }
 
     /// 'I' idle, 'T' in a transaction block, 'E' in a failed one.
@@ -487,7 +512,7 @@ impl Session {
             return Err(Error::new(ErrorKind::Syntax, message));
         }
         let params = self.evaluate(args, &types).await?;
-        Box::pin(self.dispatch(&statement, params)).await
+        Box::pin(self.dispatch(&statement.ast, params)).await
     }
 
     /// The arguments of EXECUTE as arrays of length one in the given types.

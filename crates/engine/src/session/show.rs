@@ -128,7 +128,7 @@ impl Session {
         rows
     }
 
-    fn relation(&self, name: &Name) -> Result<Arc<ruslo_sql::Relation>> {
+    pub(super) fn relation(&self, name: &Name) -> Result<Arc<ruslo_sql::Relation>> {
         let found = self.names().resolve(name.schema.as_deref(), &name.name);
         found.ok_or_else(|| {
             let message = format!("relation \"{name}\" does not exist");

@@ -94,6 +94,16 @@ async fn execute(session: &mut Session, piece: &Piece<'_>) -> ruslo_engine::Resu
                 let style = TextStyle::with_time_zone(&zone).unwrap_or_default();
                 println!("{}", table(&schema, &batches, &style));
             }
+            Outcome::Changes(mut changes) => loop {
+                let batch = changes.next().await?;
+                let zone = session.time_zone();
+                let style = TextStyle::with_time_zone(&zone).unwrap_or_default();
+                println!("{}", table(changes.schema(), &[batch], &style));
+            },
+            Outcome::Copy(_) => {
+                let message = "COPY … TO STDOUT needs a client; use the query alone";
+                return Err(Error::unsupported(message));
+            }
             Outcome::Done { tag } => println!("{tag}"),
             Outcome::Empty => {}
         }

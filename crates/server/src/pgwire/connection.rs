@@ -3,18 +3,19 @@
 use std::io;
 use std::time::Instant;
 
+use pgwire::messages::copy::CopyDone;
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus,
 };
 use pgwire::messages::startup::ParameterStatus;
-use ruslo_engine::{Outcome, Param, Session, Statement};
+use ruslo_engine::{Error, Outcome, Param, Schema, Session, Statement};
 use ruslo_repr::text::TextStyle;
 
 use super::backend::{Failure, put, put_failure, put_notice};
 use super::cancel::Registration;
 use super::extended::Portals;
 use super::frontend::{self, Frontend};
-use super::rows::{Cursor, Format, Sent, put_description};
+use super::rows::{Cursor, Form, Format, Sent, put_copy_begin, put_description};
 use super::wire::{Event, Wire};
 
 /// What the client is told if the session doesn't say otherwise: settings that never change.
@@ -178,16 +179,13 @@ impl Connection {
                 schema,
                 batches,
                 tag,
-            }) => {
-                let formats = vec![Format::Text; schema.len()];
-                put_description(&mut self.wire.output, &schema, &formats);
-                let mut cursor = Cursor::new(batches);
-                match self.send_rows(&mut cursor, &formats, None).await? {
-                    Ok(rows) => self.complete(&tag, rows.unwrap_or(0)),
-                    Err(failure) => return Ok(Err(failure)),
-                }
-                Ok(Ok(()))
+            }) => self.simple_rows(&schema, Cursor::new(batches), &tag).await,
+            Ok(Outcome::Changes(changes)) => {
+                let schema = changes.schema().clone();
+                let rows = Cursor::of_changes(changes);
+                self.simple_rows(&schema, rows, "SUBSCRIBE").await
             }
+            Ok(Outcome::Copy(rows)) => self.copy_out(*rows).await,
             Ok(Outcome::Done { tag }) => {
                 put(&mut self.wire.output, &CommandComplete::new(tag));
                 Ok(Ok(()))
@@ -196,6 +194,39 @@ impl Connection {
                 put(&mut self.wire.output, &EmptyQueryResponse::new());
                 Ok(Ok(()))
             }
+        }
+    }
+
+    async fn simple_rows(&mut self, schema: &Schema, mut rows: Cursor, tag: &str) -> Answer {
+        let formats = vec![Format::Text; schema.len()];
+        put_description(&mut self.wire.output, schema, &formats);
+        match self
+            .send_rows(&mut rows, Form::Data(&formats), None)
+            .await?
+        {
+            Ok(rows) => self.complete(tag, rows.unwrap_or(0)),
+            Err(failure) => return Ok(Err(failure)),
+        }
+        Ok(Ok(()))
+    }
+
+    /// Sends what is to be copied.
+    pub(super) async fn copy_out(&mut self, rows: Outcome) -> Answer {
+        let (columns, mut rows) = match rows {
+            Outcome::Rows {
+                schema, batches, ..
+            } => (schema.len(), Cursor::new(batches)),
+            Outcome::Changes(changes) => (changes.schema().len(), Cursor::of_changes(changes)),
+            _ => return Ok(Err(Error::internal("there is nothing to copy").into())),
+        };
+        put_copy_begin(&mut self.wire.output, columns);
+        match self.send_rows(&mut rows, Form::Copy, None).await? {
+            Ok(rows) => {
+                put(&mut self.wire.output, &CopyDone::new());
+                self.complete("COPY", rows.unwrap_or(0));
+                Ok(Ok(()))
+            }
+            Err(failure) => Ok(Err(failure)),
         }
     }
 
@@ -221,18 +252,20 @@ impl Connection {
     pub(super) async fn send_rows(
         &mut self,
         cursor: &mut Cursor,
-        formats: &[Format],
+        form: Form<'_>,
         limit: Option<u64>,
     ) -> Answer<Option<u64>> {
         let style = TextStyle::with_time_zone(&self.session.time_zone()).unwrap_or_default();
-        let cancelled = || self.registration.requested();
         match cursor
-            .send(&mut self.wire, formats, &style, limit, cancelled)
+            .send(&mut self.wire, form, &style, limit, &self.registration)
             .await?
         {
             Sent::All(rows) => Ok(Ok(Some(rows))),
             Sent::Suspended => Ok(Ok(None)),
-            Sent::Failed(error) => Ok(Err(error.into())),
+            Sent::Failed(error) => {
+                self.session.statement_failed();
+                Ok(Err(error.into()))
+            }
         }
     }
 

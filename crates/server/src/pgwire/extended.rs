@@ -21,7 +21,7 @@ use ruslo_engine::{Error, ErrorKind, Outcome, Param, Schema, Statement};
 use super::backend::{Failure, put};
 use super::connection::{Answer, Connection};
 use super::frontend::{Bind, Frontend, Target};
-use super::rows::{Cursor, Format, put_description};
+use super::rows::{Cursor, Form, Format, put_description};
 use super::{params, types};
 
 /// A parsed statement; `statement` is `None` for an empty query string.
@@ -53,6 +53,16 @@ enum State {
     },
     /// A statement without rows has run; it can't run again.
     Done,
+}
+
+/// What executing a bound portal began with.
+enum Started {
+    /// Rows to be sent, and the command tag.
+    Rows(Cursor, String),
+    /// Rows to be copied.
+    Copy(Outcome),
+    /// There are no rows, and the client knows.
+    Answered,
 }
 
 /// One connection's prepared statements and portals, by name; the empty name is the unnamed one.
@@ -214,11 +224,16 @@ impl Connection {
     async fn advance(&mut self, portal: &mut Portal, max_rows: usize) -> Answer {
         let (mut cursor, tag) = match std::mem::replace(&mut portal.state, State::Done) {
             State::Bound => match self.start(portal).await {
-                Ok(Some(rows)) => rows,
-                Ok(None) => return Ok(Ok(())),
+                Ok(Started::Rows(cursor, tag)) => (cursor, tag),
+                Ok(Started::Answered) => return Ok(Ok(())),
+                Ok(Started::Copy(rows)) => return self.copy_out(rows).await,
                 Err(failure) => return Ok(Err(failure)),
             },
-            State::Suspended { cursor, tag } => (cursor, tag),
+            State::Suspended { mut cursor, tag } => {
+                self.registration.begin();
+                cursor.resume();
+                (cursor, tag)
+            }
             State::Drained { tag } => {
                 self.complete(&tag, 0);
                 portal.state = State::Drained { tag };
@@ -231,9 +246,9 @@ impl Connection {
                 return Ok(Err(error.into()));
             }
         };
-        self.registration.begin();
         let limit = (max_rows > 0).then_some(max_rows as u64);
-        match self.send_rows(&mut cursor, &portal.formats, limit).await? {
+        let form = Form::Data(&portal.formats);
+        match self.send_rows(&mut cursor, form, limit).await? {
             Ok(Some(rows)) => {
                 self.complete(&tag, rows);
                 portal.state = State::Drained { tag };
@@ -247,8 +262,7 @@ impl Connection {
         Ok(Ok(()))
     }
 
-    /// Executes the statement; `None` if it had no rows and is answered already.
-    async fn start(&mut self, portal: &Portal) -> Result<Option<(Cursor, String)>, Failure> {
+    async fn start(&mut self, portal: &Portal) -> Result<Started, Failure> {
         let prepared = portal.prepared.clone();
         let outcome = match &prepared.statement {
             None => Outcome::Empty,
@@ -265,23 +279,31 @@ impl Connection {
                 batches,
                 tag,
             } => {
-                // The client reads rows as they were described; a view dropped and created anew
-                // since then may have others.
-                let described = prepared.columns.as_ref().map(Schema::types);
-                if described != Some(schema.types()) {
-                    let message = "cached plan must not change result type";
-                    return Err(Error::unsupported(message)
-                        .with_hint("Prepare the statement again.")
-                        .into());
-                }
-                return Ok(Some((Cursor::new(batches), tag)));
+                prepared.check(&schema)?;
+                return Ok(Started::Rows(Cursor::new(batches), tag));
             }
+            Outcome::Changes(changes) => {
+                prepared.check(changes.schema())?;
+                let tag = "SUBSCRIBE".to_string();
+                return Ok(Started::Rows(Cursor::of_changes(changes), tag));
+            }
+            Outcome::Copy(rows) => return Ok(Started::Copy(*rows)),
         }
-        Ok(None)
+        Ok(Started::Answered)
     }
 }
 
 impl Prepared {
+    /// The client reads rows as they were described; a view dropped and created anew since then
+    /// may have others.
+    fn check(&self, schema: &Schema) -> Result<(), Failure> {
+        if self.columns.as_ref().map(Schema::types) == Some(schema.types()) {
+            return Ok(());
+        }
+        let error = Error::unsupported("cached plan must not change result type");
+        Err(error.with_hint("Prepare the statement again.").into())
+    }
+
     /// Parameter types as the client is told: its own where it declared them.
     fn parameter_oids(&self) -> Vec<u32> {
         let declared = self.declared.iter().copied().chain(std::iter::repeat(0));

@@ -9,7 +9,7 @@
 //! One task per connection; it owns its [`ruslo_engine::Session`]. pgwire's message codec is used
 //! for what we send; its handlers and its decoder are not, because rows are written straight from
 //! Arrow arrays in either format, portals suspend, and bytes from outside must never panic.
-//! Absent on purpose: COPY, replication, function calls, GSS encryption.
+//! Absent on purpose: COPY FROM, replication, function calls, GSS encryption.
 
 mod backend;
 mod binary;

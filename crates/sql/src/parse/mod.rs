@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   "a; b"  ── Tokenizer ──>  tokens  ── StatementParser ──>  [Statement a, Statement b]
-//!                                          │ ddl.rs, options.rs, types.rs, session.rs
+//!                                          │ ddl.rs, options.rs, types.rs, session.rs, output.rs
 //!                                          └ sqlparser::Parser for queries and DML
 //! ```
 
@@ -13,6 +13,7 @@ mod ddl;
 pub(crate) use ddl::duplicate_column;
 mod flatten;
 mod options;
+mod output;
 mod session;
 pub(crate) mod types;
 
@@ -215,9 +216,9 @@ impl<'a> StatementParser<'a> {
     /// Statements that PostgreSQL or RisingWave have and we do not, told apart from mistakes.
     fn unknown_statement(&self) -> Error {
         let known = [
-            "COPY", "GRANT", "REVOKE", "COMMENT", "DECLARE", "FETCH", "CLOSE", "CANCEL", "KILL",
-            "WAIT", "RECOVER", "ANALYZE", "VACUUM", "MERGE", "TRUNCATE", "LOCK", "LISTEN",
-            "NOTIFY", "CALL", "DO", "REPLACE", "REFRESH", "SECURITY",
+            "GRANT", "REVOKE", "COMMENT", "DECLARE", "FETCH", "CLOSE", "CANCEL", "KILL", "WAIT",
+            "RECOVER", "ANALYZE", "VACUUM", "MERGE", "TRUNCATE", "LOCK", "LISTEN", "NOTIFY",
+            "CALL", "DO", "REPLACE", "REFRESH", "SECURITY",
         ];
         match self.peek() {
             Token::Word(word) if known.contains(&word.value.to_uppercase().as_str()) => {

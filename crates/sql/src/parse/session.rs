@@ -31,6 +31,10 @@ impl StatementParser<'_> {
         } else if self.word("DISCARD") {
             self.identifier()?;
             StatementKind::Discard
+        } else if self.word("SUBSCRIBE") {
+            self.subscribe()?
+        } else if self.word("COPY") {
+            self.copy()?
         } else if self.word("USE") {
             StatementKind::Use(self.identifier()?)
         } else {
