@@ -84,7 +84,7 @@ class Follower:
 
     def _follow(self, connection):
         rows = collections.Counter()
-        self.begins += 1
+        begun = False
         statement = f"SUBSCRIBE {self.relation} WITH (PROGRESS)"
         for at, progressed, diff, *values in connection.cursor().stream(statement):
             # Nothing older than what was told is told again, by no server.
@@ -98,6 +98,9 @@ class Follower:
                     del rows[row]
                 continue
             assert diff is None and not any(value is not None for value in values)
+            if not begun:
+                self.begins += 1
+            begun = True
             self.look(rows)
             self.rows = rows.copy()
             self.time = at

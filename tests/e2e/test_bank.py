@@ -5,12 +5,14 @@ together. The server is killed while they flow, and views are created and droppe
 """
 
 import collections
+import contextlib
 import random
 import threading
 import time
 from decimal import Decimal
 
 import psycopg
+from follower import Follower
 from services import wait_until
 from watcher import Watcher
 
@@ -174,6 +176,21 @@ def look(connection):
     assert set(row) == {TOTAL}, row
 
 
+def total_of(column: int):
+    """What a subscriber sees: the same total at each time, in whatever rows."""
+
+    def look(rows):
+        # The accounts are inserted in one statement: it sees none of them or all.
+        total = sum(row[column] * count for row, count in rows.items())
+        assert total == TOTAL, rows
+
+    return look
+
+
+def nothing(rows):
+    assert not rows, rows
+
+
 def look_at_redis():
     seen = []
 
@@ -221,14 +238,25 @@ def test_the_total_never_changes(ruslo, kafka, topic, redis):
     kill = random.Random(29)
     views_beside = create_and_drop()
     look_at_total = look_at_redis()
-    with Watcher(ruslo.connect, look) as reader, Watcher(redis.client, look_at_total) as cache:
+    followers = [
+        *(Follower(ruslo.connect, name, total_of(0)) for name in TOTALS),
+        *(Follower(ruslo.connect, name, total_of(1)) for name in ("balances", "matched_balances")),
+        *(Follower(ruslo.connect, name, nothing) for name in DIFFERENCES),
+    ]
+    with (
+        contextlib.ExitStack() as subscribers,
+        Watcher(ruslo.connect, look) as reader,
+        Watcher(redis.client, look_at_total) as cache,
+    ):
+        for follower in followers:
+            subscribers.enter_context(follower)
         threads = [bank.beside(views_beside), bank.beside(bank.move_openings)]
         threads.append(threading.Thread(target=flow, args=(bank,), daemon=True))
         threads[-1].start()
         for _ in range(3):
             time.sleep(kill.uniform(1.5, 4))
-            reader.check()
-            cache.check()
+            for watcher in (reader, cache, *followers):
+                watcher.check()
             ruslo.restart()
         time.sleep(1)
         bank.stop.set()
@@ -248,7 +276,11 @@ def test_the_total_never_changes(ruslo, kafka, topic, redis):
                 60,
                 name,
             )
+            (follower,) = (follower for follower in followers if follower.relation == name)
+            follower.wait_rows(list(expected.items()), 60)
         assert ruslo.rows("SELECT * FROM pending") == []
+    assert all(follower.begins > 1 for follower in followers)
+    assert all(follower.steps > 10 for follower in followers if follower.look is not nothing)
     assert reader.looks > 10 and cache.looks > 10 and len(views_beside.made) > 3
     wait_until(lambda: Decimal(redis.contents()["total"]) == TOTAL)
     ruslo.restart()

@@ -90,9 +90,12 @@ impl Layout {
     }
 
     /// Changes in the relation's column order, with a last column `diff`.
-    pub(crate) fn decode_changes(&self, rows: &RowChanges) -> Result<RecordBatch> {
-        let mut columns = self.columns_of(rows.iter().map(|(row, _)| row.as_slice()))?;
-        let diffs: Int64Array = rows.iter().map(|(_, diff)| *diff).collect();
+    pub(crate) fn decode_changes<'r>(
+        &self,
+        rows: impl Iterator<Item = (&'r [u8], Diff)> + Clone,
+    ) -> Result<RecordBatch> {
+        let diffs: Int64Array = rows.clone().map(|(_, diff)| diff).collect();
+        let mut columns = self.columns_of(rows.map(|(row, _)| row))?;
         columns.push(Arc::new(diffs));
         Ok(RecordBatch::try_new(with_diff(&self.schema), columns)?)
     }

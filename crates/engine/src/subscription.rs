@@ -10,8 +10,8 @@
 //! has not been sent are added up, and what came and went meanwhile is left out. When even that
 //! takes too much memory its subscription ends with an error; nobody else waits for it.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,26 +92,20 @@ pub struct Subscription {
     layout: Layout,
     progress: bool,
     steps: mpsc::Receiver<Result<Step>>,
-    /// What is left of a step.
-    left: VecDeque<Piece>,
+    left: Option<Left>,
     cancelled: watch::Receiver<u64>,
 }
 
-/// All changes between the time of the step before and this one's.
+/// All rows at a time, or all changes between the time of the step before and this one's.
 struct Step {
     time: Time,
-    rows: StepRows,
+    rows: CountedRows,
 }
 
-enum StepRows {
-    /// All rows, at first.
-    All(CountedRows),
-    Changes(RowChanges),
-}
-
-enum Piece {
-    Rows(Time, RowChanges),
-    Progress(Time),
+/// A step of which rows before `next` were given out.
+struct Left {
+    step: Step,
+    next: usize,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -176,7 +170,7 @@ impl Subscription {
             layout: config.layout,
             progress: config.progress,
             steps,
-            left: VecDeque::new(),
+            left: None,
             cancelled,
         }
     }
@@ -195,8 +189,10 @@ impl Subscription {
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<RecordBatch> {
         loop {
-            if let Some(piece) = self.left.pop_front() {
-                return self.batch(piece);
+            if let Some(left) = self.left.take()
+                && let Some(batch) = self.give_out(left)?
+            {
+                return Ok(batch);
             }
             let step = tokio::select! {
                 biased;
@@ -207,65 +203,42 @@ impl Subscription {
                 step = self.steps.recv() => step,
             };
             let step = step.unwrap_or_else(|| {
-                Err(Error::new(
-                    ErrorKind::InvalidState,
-                    "the subscription has ended",
-                ))
+                let message = "the subscription has ended";
+                Err(Error::new(ErrorKind::InvalidState, message))
             })?;
-            self.divide(step);
+            self.left = Some(Left { step, next: 0 });
         }
     }
 
-    /// Takes a step apart into pieces of a batch each.
-    fn divide(&mut self, step: Step) {
-        let time = step.time;
-        match step.rows {
-            StepRows::Changes(changes) => {
-                let chunks = changes.chunks(BATCH_ROWS);
-                self.left
-                    .extend(chunks.map(|rows| Piece::Rows(time, rows.to_vec())));
-            }
-            StepRows::All(rows) => {
-                let mut chunk = vec![];
-                for (row, diff) in rows.iter() {
-                    chunk.push((row.to_vec(), diff));
-                    if chunk.len() == BATCH_ROWS {
-                        self.left
-                            .push_back(Piece::Rows(time, std::mem::take(&mut chunk)));
-                    }
-                }
-                if !chunk.is_empty() {
-                    self.left.push_back(Piece::Rows(time, chunk));
-                }
-            }
+    /// Some rows of a step, or that it is at its end where the client wants to know.
+    fn give_out(&mut self, mut left: Left) -> Result<Option<RecordBatch>> {
+        let Step { time, rows } = &left.step;
+        let some = left.next..rows.len().min(left.next + BATCH_ROWS);
+        if some.is_empty() {
+            return self.progress.then(|| self.progressed(*time)).transpose();
         }
+        let len = some.len();
+        let changes = some.clone().map(|i| (rows.row(i), rows.diffs()[i]));
+        let mut decoded = self.layout.decode_changes(changes)?.columns().to_vec();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_value(*time as i64, len))];
         if self.progress {
-            self.left.push_back(Piece::Progress(time));
+            columns.push(Arc::new(BooleanArray::from(vec![false; len])));
         }
+        columns.extend(decoded.pop());
+        columns.extend(decoded);
+        left.next = some.end;
+        self.left = Some(left);
+        batch_of(&self.schema, columns, len).map(Some)
     }
 
-    fn batch(&self, piece: Piece) -> Result<RecordBatch> {
-        let (time, rows, len) = match &piece {
-            Piece::Rows(time, rows) => (*time, Some(rows), rows.len()),
-            Piece::Progress(time) => (*time, None, 1),
-        };
-        let times = Int64Array::from_value(time as i64, len);
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(times)];
-        if self.progress {
-            columns.push(Arc::new(BooleanArray::from(vec![rows.is_none(); len])));
-        }
-        match rows {
-            Some(rows) => {
-                let mut decoded = self.layout.decode_changes(rows)?.columns().to_vec();
-                columns.extend(decoded.pop());
-                columns.extend(decoded);
-            }
-            None => {
-                let others = self.schema.columns[columns.len()..].iter();
-                columns.extend(others.map(|column| new_null_array(&column.ty, len)));
-            }
-        }
-        batch_of(&self.schema, columns, len)
+    fn progressed(&self, time: Time) -> Result<RecordBatch> {
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_value(time as i64, 1)),
+            Arc::new(BooleanArray::from(vec![true])),
+        ];
+        let others = self.schema.columns[columns.len()..].iter();
+        columns.extend(others.map(|column| new_null_array(&column.ty, 1)));
+        batch_of(&self.schema, columns, 1)
     }
 }
 
@@ -352,8 +325,8 @@ impl Feed {
         let read = |reply| Request::Read { at_least, reply };
         let hold = self.coordinator.ask(read).await?;
         let rows = match self.snapshot {
-            true => StepRows::All(self.read(&hold).await?),
-            false => StepRows::Changes(vec![]),
+            true => self.read(&hold).await?,
+            false => CountedRows::default(),
         };
         self.taken = hold.time;
         self.told = hold.time;
@@ -439,12 +412,16 @@ impl Feed {
     fn step(&mut self) -> Step {
         let mut changes: RowChanges = self.net.drain().collect();
         changes.sort_unstable_by(|(a, m), (b, n)| (*m > 0, a).cmp(&(*n > 0, b)));
+        let mut rows = CountedRows::default();
+        for (row, diff) in &changes {
+            rows.push(row, &[], *diff);
+        }
         self.net.shrink_to(BATCH_ROWS);
         self.set_bytes(bytes_of(&self.pending));
         self.told = self.taken;
         Step {
             time: self.taken,
-            rows: StepRows::Changes(changes),
+            rows,
         }
     }
 

@@ -223,7 +223,8 @@ fn encode(record: TimeRecord, plant: Plant) -> Result<Record> {
     for (table, layout, rows) in record.rows {
         entries.push(Entry::Rows {
             table: table.0,
-            updates: layout.decode_changes(&rows)?,
+            updates: layout
+                .decode_changes(rows.iter().map(|(row, diff)| (row.as_slice(), *diff)))?,
         });
     }
     for change in &record.changes {

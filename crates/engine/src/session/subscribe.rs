@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ruslo_repr::{Error, ErrorKind, Result, Schema};
+use ruslo_sql::RelationKind;
 use ruslo_sql::ast::Subscribe;
 
 use super::{Outcome, Session};
@@ -50,16 +51,18 @@ impl Session {
     /// The table or view that is meant.
     fn subscribed(&self, subscribe: &Subscribe) -> Result<Arc<Object>> {
         let name = &subscribe.name;
-        let object = self
-            .find(name)
-            .filter(|object| object.arranged_by().is_some());
-        if let Some(object) = object {
-            return Ok(object);
+        let relation = self.relation(name)?;
+        match self.shared.catalog.get(relation.id) {
+            Some(object) if object.arranged_by().is_some() => Ok(object),
+            None if relation.kind != RelationKind::System => {
+                let message = format!("relation \"{name}\" was dropped");
+                Err(Error::new(ErrorKind::UndefinedTable, message))
+            }
+            _ => {
+                let message = format!("cannot subscribe to \"{name}\"");
+                let hint = "SUBSCRIBE takes a materialized view or a table.";
+                Err(Error::new(ErrorKind::WrongObjectType, message).with_hint(hint))
+            }
         }
-        // It may be a relation all the same, or there is none.
-        self.relation(name)?;
-        let message = format!("cannot subscribe to \"{name}\"");
-        let hint = "SUBSCRIBE takes a materialized view or a table.";
-        Err(Error::new(ErrorKind::WrongObjectType, message).with_hint(hint))
     }
 }

@@ -6,6 +6,8 @@
 //!                                  ^ begun
 //!   source s:  how far each partition is read, as the view `progress` tells; never back
 //! ```
+//!
+//! Subscriptions tell the same, and what one has told every later read must have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +27,15 @@ pub(crate) struct Begun {
     acknowledged: usize,
     /// What sinks show then, reads must show, too.
     outlet: BTreeMap<String, String>,
+    /// So must they what subscriptions have told.
+    told: Told,
+}
+
+/// What subscriptions have told: messages read of each partition, and a version of `a`.
+#[derive(Clone, Debug, PartialEq)]
+struct Told {
+    read: Vec<usize>,
+    version: usize,
 }
 
 pub(crate) struct Checks {
@@ -33,6 +44,7 @@ pub(crate) struct Checks {
     versions: Vec<Table>,
     acknowledged: usize,
     seen: usize,
+    told: Told,
     objects: BTreeMap<String, Presence>,
     sinks: u64,
     /// Messages that are no JSON.
@@ -51,6 +63,10 @@ impl Checks {
             versions: vec![Table::new()],
             acknowledged: 0,
             seen: 0,
+            told: Told {
+                read: vec![0; partitions],
+                version: 0,
+            },
             objects: BTreeMap::new(),
             sinks: 0,
             spoilt: 0,
@@ -89,17 +105,49 @@ impl Checks {
         Begun {
             acknowledged: self.acknowledged,
             outlet: outlet.values(),
+            told: self.told.clone(),
         }
+    }
+
+    /// Subscriptions begin: what was seen or acknowledged, they must tell.
+    pub(crate) fn begin_following(&mut self) {
+        self.told.version = self.told.version.max(self.acknowledged).max(self.seen);
+        for (told, read) in self.told.read.iter_mut().zip(&self.read) {
+            *told = (*told).max(*read);
+        }
+    }
+
+    /// Holds what a subscription tells of `progress` or `a` against what must be there.
+    pub(crate) fn told(&mut self, name: &str, rows: &[String]) -> Result<(), String> {
+        if name == "progress" {
+            self.told.read = self.positions(rows, &self.told.read)?;
+            return Ok(());
+        }
+        let told = self.told.version;
+        let Some(version) = self.find_version(told, rows) else {
+            return Err(format!(
+                "a subscription to a tells {rows:?}, but must one of {:?}",
+                &self.versions[told..]
+            ));
+        };
+        self.told.version = version;
+        Ok(())
+    }
+
+    /// The first version of `a` that has these rows.
+    fn find_version(&self, first: usize, rows: &[String]) -> Option<usize> {
+        let same = |version: &usize| {
+            expected("a", &self.topic, &self.read, &self.versions[*version]) == rows
+        };
+        (first..self.versions.len()).find(same)
     }
 
     /// Holds a read against what must be there.
     pub(crate) fn read(&mut self, begun: &Begun, seen: &Seen) -> Result<(), String> {
-        self.progress(&seen["progress"])?;
-        let first = begun.acknowledged.max(self.seen);
-        let same = |version: &usize| {
-            expected("a", &self.topic, &self.read, &self.versions[*version]) == seen["a"]
-        };
-        let Some(version) = (first..self.versions.len()).find(same) else {
+        self.positions(&seen["progress"], &begun.told.read)?;
+        self.read = self.positions(&seen["progress"], &self.read)?;
+        let first = begun.acknowledged.max(self.seen).max(begun.told.version);
+        let Some(version) = self.find_version(first, &seen["a"]) else {
             let must: Vec<&Table> = self.versions[first..].iter().collect();
             return Err(format!(
                 "a has {:?} but must have one of {must:?}",
@@ -119,7 +167,8 @@ impl Checks {
         self.not_behind_sinks(begun)
     }
 
-    fn progress(&mut self, rows: &[String]) -> Result<(), String> {
+    /// How far each partition is read, which must not be behind `before`.
+    fn positions(&self, rows: &[String], before: &[usize]) -> Result<Vec<usize>, String> {
         let mut read = vec![0; self.topic.len()];
         for row in rows {
             let mut texts = row.split('|').map(|text| text.parse::<usize>());
@@ -128,7 +177,7 @@ impl Checks {
             };
             read[p] = n;
         }
-        for (p, (now, before)) in read.iter().zip(&self.read).enumerate() {
+        for (p, (now, before)) in read.iter().zip(before).enumerate() {
             if now < before {
                 return Err(format!(
                     "partition {p} was read up to {before}, now only {now}"
@@ -138,8 +187,7 @@ impl Checks {
                 return Err(format!("partition {p} has {now} messages read of fewer"));
             }
         }
-        self.read = read;
-        Ok(())
+        Ok(read)
     }
 
     fn read_messages(&self) -> Vec<Message> {
@@ -168,7 +216,7 @@ impl Checks {
     /// After a restart and a read: what was cut off has happened, or never will.
     pub(crate) fn settle(&mut self) {
         self.versions = vec![self.versions[self.seen].clone()];
-        (self.seen, self.acknowledged) = (0, 0);
+        (self.seen, self.acknowledged, self.told.version) = (0, 0, 0);
     }
 
     /// Holds what sinks have written since the last call against what views ever had.
@@ -215,6 +263,10 @@ impl Checks {
         let lengths: Vec<usize> = self.topic.iter().map(Vec::len).collect();
         if lengths != self.read {
             return Some(format!("read {:?} of {lengths:?} messages", self.read));
+        }
+        let told = (&self.told.read, &self.versions[self.told.version]);
+        if told != (&lengths, &self.table()) {
+            return Some(format!("subscriptions tell {told:?}"));
         }
         if undecoded != self.spoilt {
             return Some(format!(

@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select, try_join_all};
 use ruslo_engine::host::{Host, HostStore, Plant};
 use ruslo_engine::{Config, Engine, Faults, Session, Storage};
 use ruslo_state::Store;
@@ -29,6 +31,8 @@ pub(crate) struct Counts {
     pub(crate) rounds: u64,
     pub(crate) statements: u64,
     pub(crate) reads: u64,
+    /// Times that subscriptions told of.
+    pub(crate) told: u64,
 }
 
 /// Everything that outlives a life.
@@ -199,6 +203,30 @@ impl History {
             self.checks.borrow_mut().settle();
         }
         self.settle_ddl(one, is_last).await?;
+        self.checks.borrow_mut().begin_following();
+        let mut followers = ["progress", "a"].map(|name| (name, engine.session("root", "dev")));
+        let following = followers
+            .iter_mut()
+            .map(|(name, session)| self.follow(session, name));
+        let following = pin!(try_join_all(following));
+        let steps = pin!(self.steps(&engine, one, two, is_last));
+        match select(steps, following).await {
+            Either::Left((result, _)) => result,
+            Either::Right((followed, steps)) => {
+                followed?;
+                steps.await
+            }
+        }
+    }
+
+    /// What one life does.
+    async fn steps(
+        &self,
+        engine: &Engine,
+        one: &mut Session,
+        two: &mut Session,
+        is_last: bool,
+    ) -> Result<(), String> {
         if is_last {
             self.catch_up(one).await?;
             if self.draw(2) == 0 {

@@ -69,13 +69,14 @@ fn live(seed: u64) {
         let result = history.run();
         let counts = history.counts.borrow();
         println!(
-            "history: trace {:016x} lives {} killed {} rounds {} statements {} reads {}",
+            "history: trace {:016x} lives {} killed {} rounds {} statements {} reads {} told {}",
             history.trace(),
             counts.lives,
             counts.killed,
             counts.rounds,
             counts.statements,
-            counts.reads
+            counts.reads,
+            counts.told
         );
         result
     });
@@ -131,7 +132,7 @@ fn views_and_sinks_are_right_in_every_history() {
         None => 0..number("RUSLO_HISTORIES").unwrap_or(HISTORIES),
     };
     let wrong = std::sync::Mutex::new(vec![]);
-    let totals = std::sync::Mutex::new([0u64; 5]);
+    let totals = std::sync::Mutex::new([0u64; 6]);
     run_all(seeds.clone(), "", |seed, output| {
         if !output.status.success() {
             let what = line(output, "wrong: ")
@@ -152,10 +153,10 @@ fn views_and_sinks_are_right_in_every_history() {
         }
         false
     });
-    let [lives, killed, rounds, statements, reads] = *totals.lock().unwrap();
+    let [lives, killed, rounds, statements, reads, told] = *totals.lock().unwrap();
     println!(
         "{} histories: {lives} lives, {killed} killed, {rounds} rounds, {statements} statements, \
-         {reads} reads",
+         {reads} reads, {told} times told to subscribers",
         seeds.end - seeds.start
     );
     let mut wrong = wrong.into_inner().unwrap();

@@ -1,5 +1,8 @@
 //! What a history does to its server: messages, statements, reads.
 
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
 use ruslo_engine::{ErrorKind, Outcome, Session};
 use ruslo_repr::text::{TextStyle, write_text};
 
@@ -12,6 +15,17 @@ const SOURCE: &str = "CREATE SOURCE IF NOT EXISTS s (p int, k int, v bigint) WIT
      scan.startup.mode='earliest') FORMAT PLAIN ENCODE JSON";
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS a (id int PRIMARY KEY, w int)";
 const KEYS: u64 = 8;
+
+/// The values of each row.
+fn texts_of(batch: &RecordBatch) -> impl Iterator<Item = Vec<String>> {
+    let text = |column, row| {
+        let mut text = String::new();
+        write_text(column, row, &TextStyle::default(), &mut text);
+        text
+    };
+    let row = move |row| batch.columns().iter().map(|c| text(c, row)).collect();
+    (0..batch.num_rows()).map(row)
+}
 
 impl History {
     async fn execute(
@@ -119,13 +133,7 @@ impl History {
             .map(|name| (name.to_string(), vec![]))
             .collect();
         for batch in &batches {
-            for row in 0..batch.num_rows() {
-                let texts = batch.columns().iter().map(|column| {
-                    let mut text = String::new();
-                    write_text(column, row, &TextStyle::default(), &mut text);
-                    text
-                });
-                let texts: Vec<String> = texts.collect();
+            for texts in texts_of(batch) {
                 seen.entry(texts[0].clone())
                     .or_default()
                     .push(texts[1..].join("|"));
@@ -134,6 +142,46 @@ impl History {
         seen.values_mut().for_each(|rows| rows.sort());
         self.note(&format!("seen {seen:?}"));
         self.checks.borrow_mut().read(&begun, &seen)
+    }
+
+    /// Subscribes to a relation and holds against the promises what is told, until the server ends.
+    pub(crate) async fn follow(&self, session: &mut Session, name: &str) -> Result<(), String> {
+        let sql = format!("SUBSCRIBE {name} WITH (PROGRESS)");
+        let outcome = self.execute(session, &sql).await;
+        let Outcome::Changes(mut changes) = outcome.map_err(|error| format!("{sql}: {error:?}"))?
+        else {
+            return Err("a subscription without changes".into());
+        };
+        let mut rows: BTreeMap<String, i64> = BTreeMap::new();
+        loop {
+            let batch = match changes.next().await {
+                Ok(batch) => batch,
+                Err(error) if error.kind == ErrorKind::ShuttingDown => return Ok(()),
+                Err(error) => return Err(format!("{sql}: {error:?}")),
+            };
+            let texts: Vec<Vec<String>> = texts_of(&batch).collect();
+            for row in texts {
+                let [_, progressed, diff, values @ ..] = &row[..] else {
+                    return Err(format!("{sql} told {row:?}"));
+                };
+                if progressed == "t" {
+                    let told: Vec<String> = rows.keys().cloned().collect();
+                    self.note(&format!("told {name} {told:?}"));
+                    self.counts.borrow_mut().told += 1;
+                    self.checks.borrow_mut().told(name, &told)?;
+                    continue;
+                }
+                // As a read shows it.
+                let text = format!("{}|0", values.join("|"));
+                let count = rows.entry(text.clone()).or_default();
+                *count += diff.parse::<i64>().unwrap_or(0);
+                match *count {
+                    0 => drop(rows.remove(&text)),
+                    1 => {}
+                    count => return Err(format!("{sql} told {text} {count} times")),
+                }
+            }
+        }
     }
 
     /// Makes the first objects, and finds out what became of statements that a crash cut off.

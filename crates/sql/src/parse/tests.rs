@@ -481,6 +481,18 @@ fn session_statements() {
             expect![[r#"CreateSchema { if_not_exists: true, name: "x" }"#]],
         ),
         ("USE dev", expect![[r#"Use("dev")"#]]),
+        (
+            "SUBSCRIBE TO s.\"V\" WITH (PROGRESS, SNAPSHOT = false)",
+            expect![[
+                r#"Subscribe(Subscribe { name: Name { schema: Some("s"), name: "V" }, snapshot: false, progress: true })"#
+            ]],
+        ),
+        (
+            "SUBSCRIBE v WITH (SNAPSHOT on, PROGRESS false)",
+            expect![[
+                r#"Subscribe(Subscribe { name: Name { schema: None, name: "v" }, snapshot: true, progress: false })"#
+            ]],
+        ),
         ("", expect!["Empty"]),
     ] {
         expected.assert_eq(&format!("{:?}", one(sql).kind));
@@ -508,6 +520,42 @@ fn explain_prepare_and_execute() {
         panic!("no execute");
     };
     assert_eq!(args.len(), 2);
+}
+
+#[test]
+fn copies() {
+    for (sql, copied) in [
+        ("COPY (SUBSCRIBE v) TO STDOUT", "SUBSCRIBE v"),
+        (
+            "COPY (SELECT 1, (2)) TO STDOUT WITH (FORMAT text)",
+            "SELECT 1, (2)",
+        ),
+        ("COPY ((SELECT 1)) TO STDOUT (FORMAT text)", "(SELECT 1)"),
+        ("COPY s.\"T x\" TO STDOUT", "SELECT * FROM s.\"T x\""),
+        (
+            "COPY t ( a, \"(B)\" ) TO STDOUT",
+            "SELECT  a, \"(B)\"  FROM t",
+        ),
+    ] {
+        let StatementKind::CopyOut(statement) = one(sql).kind else {
+            panic!("no COPY: {sql}");
+        };
+        assert_eq!(statement.text, copied);
+    }
+    for sql in [
+        "COPY t",
+        "COPY t TO",
+        "COPY (t) TO STDOUT",
+        "COPY (SELECT 1 TO STDOUT",
+        "COPY () TO STDOUT",
+        "COPY t () TO STDOUT",
+        "SUBSCRIBE",
+        "SUBSCRIBE v WITH",
+        "SUBSCRIBE v WITH ()",
+        "SUBSCRIBE v WITH (PROGRESS",
+    ] {
+        assert!(parse(sql).is_err(), "{sql}");
+    }
 }
 
 #[test]
