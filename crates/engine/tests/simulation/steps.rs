@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
-use ruslo_engine::{ErrorKind, Outcome, Session};
+use ruslo_engine::{Error, ErrorKind, Outcome, Session, Subscription};
 use ruslo_repr::text::{TextStyle, write_text};
 
 use crate::checks::Presence;
@@ -144,31 +144,42 @@ impl History {
         self.checks.borrow_mut().read(&begun, &seen)
     }
 
-    /// Subscribes to a relation and holds against the promises what is told, until the server ends.
+    /// Subscribes to a relation again and again, and holds against the promises what is told, until
+    /// the server ends.
     pub(crate) async fn follow(&self, session: &mut Session, name: &str) -> Result<(), String> {
         let sql = format!("SUBSCRIBE {name} WITH (PROGRESS)");
-        let outcome = self.execute(session, &sql).await;
-        let Outcome::Changes(mut changes) = outcome.map_err(|error| format!("{sql}: {error:?}"))?
-        else {
-            return Err("a subscription without changes".into());
-        };
-        let mut rows: BTreeMap<String, i64> = BTreeMap::new();
         loop {
-            let batch = match changes.next().await {
-                Ok(batch) => batch,
+            let outcome = self.execute(session, &sql).await;
+            let outcome = outcome.map_err(|error| format!("{sql}: {error:?}"))?;
+            let Outcome::Changes(changes) = outcome else {
+                return Err("a subscription without changes".into());
+            };
+            match self.follow_one(changes, name).await {
+                Ok(()) => {}
                 Err(error) if error.kind == ErrorKind::ShuttingDown => return Ok(()),
                 Err(error) => return Err(format!("{sql}: {error:?}")),
-            };
-            let texts: Vec<Vec<String>> = texts_of(&batch).collect();
-            for row in texts {
+            }
+        }
+    }
+
+    /// Holds what one subscription tells against the promises, for a while.
+    async fn follow_one(&self, mut changes: Box<Subscription>, name: &str) -> Result<(), Error> {
+        let mut rows: BTreeMap<String, i64> = BTreeMap::new();
+        loop {
+            let batch = changes.next().await?;
+            for row in texts_of(&batch) {
                 let [_, progressed, diff, values @ ..] = &row[..] else {
-                    return Err(format!("{sql} told {row:?}"));
+                    return Err(Error::internal(format!("told {row:?}")));
                 };
                 if progressed == "t" {
                     let told: Vec<String> = rows.keys().cloned().collect();
                     self.note(&format!("told {name} {told:?}"));
                     self.counts.borrow_mut().told += 1;
-                    self.checks.borrow_mut().told(name, &told)?;
+                    let checked = self.checks.borrow_mut().told(name, &told);
+                    checked.map_err(Error::internal)?;
+                    if self.draw(6) == 0 {
+                        return Ok(());
+                    }
                     continue;
                 }
                 // As a read shows it.
@@ -178,7 +189,7 @@ impl History {
                 match *count {
                     0 => drop(rows.remove(&text)),
                     1 => {}
-                    count => return Err(format!("{sql} told {text} {count} times")),
+                    count => return Err(Error::internal(format!("told {text} {count} times"))),
                 }
             }
         }
