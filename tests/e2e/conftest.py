@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 
 # They kill servers by themselves, or have none of these.
 KILL_THEMSELVES = ("backup", "bank", "demo", "disk", "durability", "faults", "kills", "memory",
-                   "restart", "stored_data")  # fmt: skip
+                   "restart", "stored_data", "subscribe")  # fmt: skip
 _kills = collections.Counter()
 
 

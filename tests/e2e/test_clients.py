@@ -301,6 +301,7 @@ def test_pgjdbc(ruslo):
     assert lines[:2] == ["product PostgreSQL", "inserted 2"]
     assert lines[2:14] == ["row one 1.50 2", "row null 2 3"] * 6
     assert lines[14] == "error 42P01"
-    assert lines[15:18] == ["column id int4", "column name varchar", "column price numeric"]
-    assert lines[18:22] == ["key id 1", "schema public", "types true", "keywords true"]
+    assert lines[15:18] == ["told 1 1", "told 1 2", "told 47 more"]
+    assert lines[18:21] == ["column id int4", "column name varchar", "column price numeric"]
+    assert lines[21:25] == ["key id 1", "schema public", "types true", "keywords true"]
     assert lines[-1] == "done"

@@ -15,6 +15,9 @@ public final class Smoke {
             statements(connection);
             prepared(connection);
             error(connection);
+            try (Connection other = DriverManager.getConnection(arguments[0], "root", "")) {
+                subscribe(connection, other);
+            }
             try (ResultSet columns = about.getColumns(null, "public", "j", null)) {
                 while (columns.next()) {
                     System.out.println(
@@ -83,6 +86,34 @@ public final class Smoke {
                 }
             }
         }
+    }
+
+    /** A fetch size makes the driver take a portal's rows in parts, so an endless result can be read. */
+    private static void subscribe(Connection connection, Connection other) throws SQLException {
+        connection.setAutoCommit(false);
+        try (Statement statement = connection.createStatement()) {
+            statement.setFetchSize(10);
+            ResultSet rows = statement.executeQuery("SUBSCRIBE j");
+            for (int i = 0; i < 2; i++) {
+                rows.next();
+                System.out.println("told " + rows.getInt("ruslo_diff") + " " + rows.getInt("id"));
+            }
+            try (Statement beside = other.createStatement()) {
+                for (int i = 3; i < 50; i++) {
+                    beside.executeUpdate("INSERT INTO j VALUES (" + i + ", 'more', 0)");
+                }
+            }
+            for (int i = 3; i < 50; i++) {
+                rows.next();
+                if (rows.getInt("id") != i) {
+                    throw new SQLException("told " + rows.getInt("id") + ", not " + i);
+                }
+            }
+            System.out.println("told 47 more");
+            rows.close();
+        }
+        connection.rollback();
+        connection.setAutoCommit(true);
     }
 
     private static void error(Connection connection) {
