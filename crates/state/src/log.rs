@@ -24,6 +24,7 @@ mod visitor;
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 
 use crate::Time;
@@ -68,8 +69,10 @@ pub trait BindingLog: Send {
     /// Lets go of records of times before `time`, and starts a new segment if that is due.
     ///
     /// Call it with the last checkpoint's time + 1, or earlier while a hydration still needs
-    /// bindings. Space is freed by whole segments. An error does no harm: call again some time.
-    async fn truncate_before(&mut self, time: Time) -> Result<()>;
+    /// bindings. Space is freed by whole segments. What it returns deletes them in a bucket, which
+    /// can take long: appends may go on beside it, and one at a time may be under way. An error
+    /// does no harm, nor does dropping it: call again some time.
+    fn truncate_before(&mut self, time: Time) -> BoxFuture<'static, Result<()>>;
 
     /// The time of the last durable record, or of the checkpoint the log began with.
     fn last_time(&self) -> Time;

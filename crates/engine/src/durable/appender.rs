@@ -2,11 +2,13 @@
 //!
 //! An append blocks for a write and an fsync, or for a bucket's answer, so it has a thread of its
 //! own. What came in meanwhile is appended in one piece. A store that is away for a while is waited
-//! for: times stay invisible until it is back, and nothing is lost.
+//! for: times stay invisible until it is back, and nothing is lost. Old objects are deleted beside
+//! the appends, so that a bucket that is slow to delete keeps no time from being seen.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use ruslo_repr::{Error, ObjectId, Result, Time};
 use ruslo_state::{BindingLog, Entry, Record};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -104,13 +106,25 @@ impl Log {
         mut jobs: UnboundedReceiver<Job>,
         events: &UnboundedSender<LogEvent>,
     ) -> Result<()> {
-        while let Some(first) = jobs.recv().await {
+        let mut shortening: Option<Shortening> = None;
+        let mut due = None;
+        loop {
+            if shortening.is_none() {
+                shortening = due.take().map(|time| self.log.truncate_before(time));
+            }
+            let first = tokio::select! {
+                biased;
+                () = finished(&mut shortening) => continue,
+                first = jobs.recv() => first,
+            };
+            let Some(first) = first else {
+                return Ok(());
+            };
             let mut records = vec![];
-            let mut truncate = None;
             for job in std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok())) {
                 match job {
                     Job::Append(record) => records.push(encode(record, self.plant)?),
-                    Job::Truncate(time) => truncate = Some(time),
+                    Job::Truncate(time) => due = Some(time),
                 }
             }
             if let Some(last) = records.last() {
@@ -124,11 +138,7 @@ impl Log {
                 }
                 let _ = events.send(LogEvent::Durable(time));
             }
-            if let Some(time) = truncate {
-                self.truncate_before(time).await;
-            }
         }
-        Ok(())
     }
 
     /// Appends, as often as it takes while trying again can help. False: it was given up.
@@ -167,17 +177,20 @@ impl Log {
         }
         Ok(true)
     }
+}
 
-    async fn truncate_before(&mut self, time: Time) {
-        let (log, open) = (&mut self.log, &mut self.open);
-        let truncated = tokio::select! {
-            biased;
-            truncated = log.truncate_before(time) => truncated,
-            _ = open.changed() => Ok(()),
-        };
-        if let Err(error) = truncated {
-            tracing::warn!(%error, "the binding log could not be shortened; trying again later");
-        }
+/// Deletes what a truncation has let go.
+type Shortening = BoxFuture<'static, ruslo_state::Result<()>>;
+
+/// Waits until a truncation is through; for ever if none is under way.
+async fn finished(shortening: &mut Option<Shortening>) {
+    let shortened = match shortening {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    };
+    *shortening = None;
+    if let Err(error) = shortened {
+        tracing::warn!(%error, "the binding log could not be shortened; trying again later");
     }
 }
 
@@ -236,3 +249,6 @@ fn encode(record: TimeRecord, plant: Plant) -> Result<Record> {
         entries,
     })
 }
+
+#[cfg(test)]
+mod tests;

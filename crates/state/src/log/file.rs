@@ -12,10 +12,12 @@
 //! durable before the next, so that a crash never leaves a hole.
 
 use std::collections::VecDeque;
+use std::future;
 use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use super::folder::{LogFile, LogFolder};
 use super::segment::{Frame, HEADER_BYTES, Header, Segment, segment_name, segment_number};
@@ -378,8 +380,8 @@ impl BindingLog for FileLog {
         self.append_blocking(records)
     }
 
-    async fn truncate_before(&mut self, time: Time) -> Result<()> {
-        self.truncate_blocking(time)
+    fn truncate_before(&mut self, time: Time) -> BoxFuture<'static, Result<()>> {
+        Box::pin(future::ready(self.truncate_blocking(time)))
     }
 
     fn last_time(&self) -> Time {

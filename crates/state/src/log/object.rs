@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::file::missing;
@@ -236,20 +237,23 @@ impl BindingLog for ObjectLog {
         Ok(())
     }
 
-    async fn truncate_before(&mut self, time: Time) -> Result<()> {
-        let retired = self.segments.retire(time);
-        // Oldest first, so that a crash leaves a gap below what is needed, never within.
-        for segments in retired.chunks(CONCURRENCY) {
-            let deleted = segments.iter().map(|segment| async {
-                if !segment.fence {
-                    self.store.delete(&path(segment.first_sequence)).await?;
-                }
-                self.segments.deleted(segment.first_sequence);
-                Ok::<_, Error>(())
-            });
-            futures::future::try_join_all(deleted).await?;
-        }
-        Ok(())
+    fn truncate_before(&mut self, time: Time) -> BoxFuture<'static, Result<()>> {
+        let (store, segments) = (self.store.clone(), self.segments.clone());
+        let retired = segments.retire(time);
+        Box::pin(async move {
+            // Oldest first, so that a crash leaves a gap below what is needed, never within.
+            for chunk in retired.chunks(CONCURRENCY) {
+                let deleted = chunk.iter().map(|segment| async {
+                    if !segment.fence {
+                        store.delete(&path(segment.first_sequence)).await?;
+                    }
+                    segments.deleted(segment.first_sequence);
+                    Ok::<_, Error>(())
+                });
+                futures::future::try_join_all(deleted).await?;
+            }
+            Ok(())
+        })
     }
 
     fn last_time(&self) -> Time {

@@ -44,6 +44,24 @@ fn records_are_there_for_the_next_writer_and_truncation_frees_them() {
 }
 
 #[test]
+fn appends_go_on_while_old_objects_are_deleted() {
+    let store = Store::memory();
+    let mut log = block_on(ObjectLog::open(&store, 0, 1)).unwrap();
+    for time in 1..=40 {
+        append(&mut log, time).unwrap();
+    }
+    let before = log.bytes();
+    drop(log.truncate_before(21));
+    assert_eq!(log.bytes(), before, "given up before anything was deleted");
+    let deletion = log.truncate_before(31);
+    append(&mut log, 41).unwrap();
+    block_on(deletion).unwrap();
+    assert!(log.bytes() < before / 2);
+    let log = block_on(ObjectLog::open(&store, 30, 2)).unwrap();
+    assert_eq!(times(&log, 30), (31..=41).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_writer_before_is_fenced_also_when_its_number_was_truncated() {
     let store = Store::memory();
     let mut old = block_on(ObjectLog::open(&store, 0, 1)).unwrap();
