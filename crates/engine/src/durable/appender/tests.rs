@@ -36,7 +36,7 @@ impl BindingLog for Slow {
     }
 
     fn read_after(&self, _time: Time) -> Box<dyn LogReader> {
-        unimplemented!("an appender only writes")
+        unreachable!("an appender only writes")
     }
 
     fn bytes(&self) -> u64 {
