@@ -11,9 +11,11 @@
 //! ```
 //!
 //! Everything that publishes a manifest goes through [`publish`], one at a time. Merging runs
-//! beside it; a collection that is being merged only gets new runs.
+//! beside it: a collection that is being merged gets new runs meanwhile, until there are so many
+//! that a checkpoint waits for the merge and becomes one run with what is there ([`tiers`]).
 
 mod compact;
+mod merging;
 mod pins;
 mod publish;
 mod write;
@@ -33,6 +35,8 @@ use crate::run::Run;
 use crate::sim::Plant;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::tiers;
+use merging::Merges;
 use pins::Pins;
 
 pub(crate) use publish::{RUNS, newest_number, read as read_manifest};
@@ -84,6 +88,7 @@ struct Inner {
     next_file: AtomicU64,
     current: Mutex<Arc<Manifest>>,
     pins: Mutex<Pins>,
+    merges: Merges,
     /// Held while a manifest is put.
     publishing: tokio::sync::Mutex<publish::State>,
     /// Keeps the folder for as long as anybody may write.
@@ -124,10 +129,27 @@ impl Checkpoints {
         self.0.current.lock().clone()
     }
 
-    fn runs_of(&self, collection: u64) -> Vec<Run> {
+    /// Whether a collection's runs leave no room for so many new bytes as a run of their own.
+    fn is_crowded(&self, collection: u64, new_bytes: u64) -> bool {
+        let merging = self.0.merges.files(collection);
         let current = self.current();
         let stored = current.collections.get(&collection);
-        stored.map(|stored| stored.runs.clone()).unwrap_or_default()
+        let runs = stored.map(|stored| &stored.runs[..]).unwrap_or_default();
+        let Some(largest) = runs.iter().max_by_key(|run| run.bytes) else {
+            return false;
+        };
+        // What is just becoming one with the largest run is no longer beside it.
+        let becomes_one =
+            |run: &Run| merging.contains(&largest.file) && merging.contains(&run.file);
+        let beside = runs
+            .iter()
+            .filter(|run| *run != largest && !becomes_one(run));
+        let beside: u64 = beside.map(|run| run.bytes).sum();
+        tiers::is_crowded(
+            largest.bytes,
+            beside + new_bytes,
+            self.0.sizes.small_run_bytes,
+        )
     }
 
     fn new_file(&self) -> String {
@@ -196,6 +218,7 @@ impl Checkpoints {
             next_file: AtomicU64::new(0),
             current: Mutex::new(Arc::new(current)),
             pins: Mutex::default(),
+            merges: Merges::default(),
             publishing: tokio::sync::Mutex::default(),
             store,
             _lock: claim.lock,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 
 use super::Checkpoints;
+use super::merging::Merging;
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Stored};
+use crate::manifest::Manifest;
 use crate::merge::{Merge, Source, Stop};
 use crate::order::RowOrder;
 use crate::run::{Run, RunReader, RunWriter};
@@ -17,72 +18,36 @@ use crate::tiers;
 /// Bytes that one request of a merge brings for each run, about.
 const READ_BYTES: u64 = 1 << 20;
 
-/// The right to merge a collection's runs, until dropped.
-pub(super) struct Merging {
-    owner: Checkpoints,
-    collection: u64,
-}
-
-impl Merging {
-    pub(super) fn start(owner: &Checkpoints, collection: u64) -> Option<Merging> {
-        let free = owner.0.pins.lock().start_merging(collection);
-        free.then(|| Merging {
-            owner: owner.clone(),
-            collection,
-        })
-    }
-}
-
-impl Drop for Merging {
-    fn drop(&mut self) {
-        self.owner.0.pins.lock().end_merging(self.collection);
-    }
-}
-
-/// Runs to become one.
-struct Due {
-    collection: Arc<Collection>,
-    runs: Vec<Run>,
-    _merging: Merging,
-}
-
 impl Checkpoints {
     /// Merges the runs of one collection if that is due; false if nothing was.
     ///
     /// Call it after each checkpoint until it says false, beside checkpoints if you like. It holds
     /// a few MiB for each run it merges. An error leaves everything as it was.
     pub async fn compact(&self) -> Result<bool> {
-        let Some(due) = self.due() else {
+        let Some((collection, merging)) = self.due() else {
             return Ok(false);
         };
-        // A merge or checkpoint before us may be in doubt, or just through: look again, now that
-        // nobody else may merge.
-        self.settle_doubt().await?;
-        let now = self.runs_of(due.collection.id);
-        if !due.runs.iter().all(|run| now.contains(run)) {
+        let due = |runs: &[Run]| self.due_of(runs);
+        let inputs = merging.take(due).await?;
+        if inputs.runs.is_empty() {
+            // Others were faster: look again.
             return Ok(true);
         }
-        // The files stay while they are read, also if the collection is removed.
-        let snapshot = self.snapshot();
-        let merged = match self.merge(&due.collection, &due.runs, &[]).await? {
+        let merged = match self.merge(&collection, &inputs.runs, &[]).await? {
             None => None,
             Some((run, upload)) => {
                 upload.finish().await?;
                 Some(run)
             }
         };
-        drop(snapshot);
-        let id = due.collection.id;
-        let mut used = false;
+        let inputs = inputs.release();
         let mut change = |manifest: &mut Manifest| {
-            if let Some(stored) = manifest.collections.get_mut(&id) {
-                used = due.runs.iter().all(|run| stored.runs.contains(run));
-                if used {
-                    stored.runs.retain(|run| !due.runs.contains(run));
-                    stored.runs.splice(0..0, merged.clone());
-                }
-            }
-            Ok(used)
+            let Some(stored) = manifest.collections.get_mut(&collection.id) else {
+                return Ok(false);
+            };
+            stored.runs.retain(|run| !inputs.contains(run));
+            stored.runs.splice(0..0, merged.clone());
+            Ok(true)
         };
         let (number, published) = self.publish(None, &mut change).await;
         if number.is_none() {
@@ -91,18 +56,19 @@ impl Checkpoints {
         published.map(|()| true)
     }
 
-    fn due(&self) -> Option<Due> {
+    /// A collection whose runs are due, and nobody merges them.
+    fn due(&self) -> Option<(Arc<Collection>, Merging)> {
         let current = self.current();
         current.collections.values().find_map(|stored| {
-            let Stored { collection, runs } = stored;
-            let sizes: Vec<u64> = runs.iter().map(|run| run.bytes).collect();
-            let chosen = tiers::due(&sizes, self.0.sizes.small_run_bytes)?;
-            Some(Due {
-                _merging: Merging::start(self, collection.id)?,
-                collection: collection.clone(),
-                runs: chosen.into_iter().map(|run| runs[run].clone()).collect(),
-            })
+            self.due_of(&stored.runs)?;
+            let merging = Merging::try_start(self, stored.collection.id)?;
+            Some((stored.collection.clone(), merging))
         })
+    }
+
+    fn due_of(&self, runs: &[Run]) -> Option<Vec<usize>> {
+        let sizes: Vec<u64> = runs.iter().map(|run| run.bytes).collect();
+        tiers::due(&sizes, self.0.sizes.small_run_bytes)
     }
 
     /// Writes the sum of runs and batches as one run, whose upload is to be finished; None if

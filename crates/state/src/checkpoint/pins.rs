@@ -1,16 +1,14 @@
 //! Which files are being read, and which may go.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-/// Files by name, and collections that are being merged.
+/// Files by name.
 #[derive(Default)]
 pub(super) struct Pins {
     /// How many readers a file has.
     readers: HashMap<String, usize>,
     /// Files that no manifest names any more.
     garbage: BTreeSet<String>,
-    /// Collections that are being merged.
-    merging: HashSet<u64>,
 }
 
 impl Pins {
@@ -45,14 +43,5 @@ impl Pins {
 
     pub(super) fn collected(&mut self, file: &str) {
         self.garbage.remove(file);
-    }
-
-    /// Says whether the collection was free to be merged, and takes it.
-    pub(super) fn start_merging(&mut self, collection: u64) -> bool {
-        self.merging.insert(collection)
-    }
-
-    pub(super) fn end_merging(&mut self, collection: u64) {
-        self.merging.remove(&collection);
     }
 }

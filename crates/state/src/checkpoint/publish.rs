@@ -76,7 +76,13 @@ impl Checkpoints {
     /// Finds out whether a manifest that was put is there.
     pub(super) async fn settle_doubt(&self) -> Result<()> {
         let mut state = self.0.publishing.lock().await;
-        self.settle(&mut state).await
+        if state.in_doubt.is_none() && !state.fenced {
+            return Ok(());
+        }
+        self.settle(&mut state).await?;
+        drop(state);
+        self.collect_garbage().await;
+        Ok(())
     }
 
     /// Makes sure that a manifest in doubt is the newest one.

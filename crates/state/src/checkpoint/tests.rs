@@ -7,10 +7,12 @@ use arrow_schema::{DataType, Field, Schema};
 use futures::executor::block_on;
 use serde_json::{Value, json};
 
+use super::merging::Merging;
 use super::*;
 use crate::Options;
 use crate::collection::Collection;
 use crate::run::RunWriter;
+use crate::sim::{Faults, Random, SimObjects, World};
 
 const ID: u64 = 5;
 
@@ -219,6 +221,139 @@ fn a_large_change_becomes_one_run_with_what_was_there() {
         let status = &snapshot.status()[0];
         assert_eq!((status.runs, status.rows), (1, 5000));
         assert_eq!(read(&snapshot).await.unwrap().len(), 5000);
+    });
+}
+
+/// The most bytes of runs at any step while every row changes in some checkpoints in a row, beside
+/// merges of a store that is slow, over the bytes of the live state.
+fn peak_over_live(seed: u64, sizes: Sizes, share: i64) -> f64 {
+    const KEYS: i64 = 5000;
+    let world = World::new(seed);
+    let store = Store::from_objects(Arc::new(SimObjects::new(&world)), "slow");
+    let bytes = || {
+        let objects = world.objects();
+        let runs = objects.iter().filter(|(path, _)| path.starts_with(RUNS));
+        runs.map(|(_, bytes)| *bytes).sum::<usize>()
+    };
+    block_on(async {
+        let checkpoints = claim(&store, sizes).await;
+        let all: Vec<_> = (0..KEYS).map(|key| (key, 0, 1)).collect();
+        write(&checkpoints, &all).await.unwrap();
+        let live = bytes();
+        world.set_faults(Faults {
+            errors: 0,
+            delays: 1000,
+        });
+        let done = std::cell::Cell::new(false);
+        let changing = async {
+            let mut random = Random::new(seed);
+            let mut values = vec![0; KEYS as usize];
+            for round in 1..40 {
+                let mut updates = vec![];
+                for (key, value) in (0..KEYS).zip(&mut values) {
+                    if random.below(100) < share as u64 {
+                        updates.extend([(key, *value, -1), (key, round, 1)]);
+                        *value = round;
+                    }
+                }
+                write(&checkpoints, &updates).await.unwrap();
+            }
+            done.set(true);
+        };
+        let merging = async {
+            while !done.get() {
+                checkpoints.compact().await.unwrap();
+                pause().await;
+            }
+        };
+        let mut most = live;
+        let watching = async {
+            while !done.get() {
+                most = most.max(bytes());
+                pause().await;
+            }
+        };
+        futures::join!(changing, merging, watching);
+        let rows = read(&checkpoints.snapshot()).await.unwrap();
+        assert_eq!(rows.len(), KEYS as usize);
+        most as f64 / live as f64
+    })
+}
+
+/// Lets others go on for a step.
+async fn pause() {
+    let mut paused = false;
+    futures::future::poll_fn(|context| {
+        context.waker().wake_by_ref();
+        match std::mem::replace(&mut paused, true) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+}
+
+#[test]
+fn merges_and_large_changes_at_a_time_take_three_times_the_live_state_at_most() {
+    for (seed, share) in [(1, 2), (2, 8), (3, 15), (4, 30), (5, 60), (6, 100)] {
+        let peak = peak_over_live(seed, small(), share);
+        println!("{share} % change: {peak:.2} times the live state");
+        assert!(peak <= 3.0, "{share} % change: {peak}");
+    }
+}
+
+#[test]
+fn what_was_spilled_becomes_one_run_with_what_was_there() {
+    let store = Store::memory();
+    let sizes = Sizes {
+        spill_bytes: 3000,
+        ..small()
+    };
+    block_on(async {
+        let checkpoints = claim(&store, sizes).await;
+        let all: Vec<_> = (0..5000).map(|key| (key, 0, 1)).collect();
+        write(&checkpoints, &all).await.unwrap();
+        let mut checkpoint = checkpoints.begin(1);
+        for keys in (0..5000).collect::<Vec<_>>().chunks(500) {
+            let moved = keys.iter().flat_map(|key| [(*key, 0, -1), (*key, 1, 1)]);
+            let moved: Vec<_> = moved.collect();
+            checkpoint.add(ID, batch(&moved)).await.unwrap();
+        }
+        assert!(store.list(RUNS).await.unwrap().len() > 5, "nothing spilled");
+        checkpoint.commit(2, &json!(2)).await.unwrap();
+        let status = &checkpoints.snapshot().status()[0];
+        assert_eq!((status.runs, status.rows), (1, 5000));
+        assert_eq!(store.list(RUNS).await.unwrap().len(), 1);
+        let rows = read(&checkpoints.snapshot()).await.unwrap();
+        assert!(rows.len() == 5000 && rows.keys().all(|(_, value)| *value == 1));
+    });
+}
+
+#[test]
+fn a_merge_holds_the_files_of_its_own_collection_alone() {
+    let store = Store::memory();
+    block_on(async {
+        let checkpoints = claim(&store, small()).await;
+        write(&checkpoints, &[(1, 0, 1)]).await.unwrap();
+        let mut other = checkpoints.begin(1);
+        let id = ID + 1;
+        other.create(Collection { id, ..numbers() }).unwrap();
+        other.add(id, batch(&[(1, 0, 1)])).await.unwrap();
+        other.commit(2, &Value::Null).await.unwrap();
+        let merging = Merging::try_start(&checkpoints, ID).unwrap();
+        let inputs = merging.take(|_| Some(vec![0])).await.unwrap();
+        assert!(Merging::try_start(&checkpoints, ID).is_none());
+        let mut removal = checkpoints.begin(2);
+        removal.remove(ID);
+        removal.remove(id);
+        removal.commit(3, &Value::Null).await.unwrap();
+        let listed = store.list(RUNS).await.unwrap();
+        let files: Vec<&str> = listed.iter().map(|l| l.path.as_str()).collect();
+        assert_eq!(files, [inputs.runs[0].file.as_str()]);
+        drop((inputs, merging));
+        checkpoints.collect_garbage().await;
+        assert_eq!(store.list(RUNS).await.unwrap().len(), 0);
+        assert!(Merging::try_start(&checkpoints, ID).is_some());
     });
 }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Checkpoints;
-use super::compact::Merging;
+use super::merging::Merging;
 use crate::Time;
 use crate::collection::Collection;
 use crate::crash;
@@ -17,7 +17,6 @@ use crate::manifest::{Manifest, Stored};
 use crate::run::Run;
 use crate::sim::Plant;
 use crate::store::Upload;
-use crate::tiers;
 
 /// Updates of one collection that are not in a run yet.
 #[derive(Default)]
@@ -108,7 +107,7 @@ impl Checkpoint {
         let pending = self.pending.get(&collection);
         // Before the updates are taken in: after an error they are given again.
         if pending.is_some_and(|pending| pending.bytes >= spill_bytes) {
-            self.flush(&found, false).await?;
+            self.spill(&found).await?;
         }
         if updates.num_rows() > 0 {
             let pending = self.pending.entry(collection).or_default();
@@ -124,10 +123,14 @@ impl Checkpoint {
     /// [`Error::InvalidUse`] says that there is another checkpoint than `since`: take the changes
     /// since that one.
     pub async fn commit(&mut self, time: Time, metadata: &Value) -> Result<()> {
-        let pending: Vec<u64> = self.pending.keys().copied().collect();
-        for collection in pending {
-            if let Some(found) = self.find(collection) {
-                self.flush(&found, true).await?;
+        // What was submitted stays as it is.
+        if self.submitted.is_none() {
+            let changed = self.pending.keys().chain(self.runs.keys());
+            let changed: BTreeSet<u64> = changed.copied().collect();
+            for id in changed {
+                if let Some(collection) = self.find(id) {
+                    self.complete(&collection).await?;
+                }
             }
         }
         let owner = self.owner.clone();
@@ -170,39 +173,84 @@ impl Checkpoint {
         })
     }
 
-    /// Writes what is pending. If it is much beside what is there, and `last`, both become one
-    /// run: that saves writing it twice and the space of it.
-    async fn flush(&mut self, collection: &Arc<Collection>, last: bool) -> Result<()> {
-        let Some(pending) = self.pending.get(&collection.id) else {
-            return Ok(());
-        };
-        let runs = self.runs.entry(collection.id).or_default();
-        let mut merging = None;
-        let mut inputs = vec![];
-        if last && runs.added.is_empty() {
-            let bytes = pending.bytes as u64;
-            if takes_all_in(&self.owner.runs_of(collection.id), bytes, &self.owner) {
-                merging = Merging::start(&self.owner, collection.id);
-            }
-            if merging.is_some() {
-                // A merge before us may be in doubt; with the right to merge, none can follow.
-                self.owner.settle_doubt().await?;
-                inputs = self.owner.runs_of(collection.id);
-            }
-        }
-        let merged = self.owner.merge(collection, &inputs, &pending.batches);
-        if let Some((run, upload)) = merged.await? {
-            match self.owner.0.plant {
-                Plant::ManifestBeforeRuns => self.late.get_mut().push(upload),
-                _ => upload.finish().await?,
-            }
-            runs.added.push(run);
+    /// Writes what is pending as a run of its own, before the checkpoint is complete.
+    async fn spill(&mut self, collection: &Arc<Collection>) -> Result<()> {
+        if let Some((run, upload)) = self.merge_pending(collection, &[]).await? {
+            upload.finish().await?;
             crash::point(crash::CHECKPOINT_WRITE);
+            self.runs.entry(collection.id).or_default().added.push(run);
         }
-        runs.replaced.extend(inputs.into_iter().map(|run| run.file));
-        runs.merging = merging.or(runs.merging.take());
         self.pending.remove(&collection.id);
         Ok(())
+    }
+
+    /// Writes the last of a collection's changes. Where they have no room beside what is there,
+    /// both become one run: after the merge under way, for its files take room, too.
+    async fn complete(&mut self, collection: &Arc<Collection>) -> Result<()> {
+        let id = collection.id;
+        let pending = self.pending.get(&id).map_or(0, |pending| pending.bytes);
+        let runs = self.runs.entry(id).or_default();
+        let spilled: u64 = runs.added.iter().map(|run| run.bytes).sum();
+        let new_bytes = spilled + pending as u64;
+        if runs.merging.is_none() && self.owner.is_crowded(id, new_bytes) {
+            let merging = Merging::start(&self.owner, id).await;
+            // That merge may have made room.
+            if self.owner.is_crowded(id, new_bytes) {
+                return self.take_all_in(collection, merging).await;
+            }
+        }
+        if pending > 0 {
+            let written = self.merge_pending(collection, &[]).await?;
+            let run = self.upload(written).await?;
+            self.runs.entry(id).or_default().added.extend(run);
+            self.pending.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Makes one run of what is there, what was spilled and what is pending.
+    async fn take_all_in(&mut self, collection: &Arc<Collection>, merging: Merging) -> Result<()> {
+        let id = collection.id;
+        let all = |runs: &[Run]| Some((0..runs.len()).collect());
+        let present = merging.take(all).await?;
+        let spilled = self.runs.entry(id).or_default().added.clone();
+        let inputs = [&present.runs[..], &spilled].concat();
+        let written = self.merge_pending(collection, &inputs).await?;
+        let run = self.upload(written).await?;
+        let runs = self.runs.entry(id).or_default();
+        runs.added = run.into_iter().collect();
+        let replaced = present.release().into_iter();
+        runs.replaced = replaced.map(|run| run.file).collect();
+        runs.merging = Some(merging);
+        self.owner.discard(spilled);
+        self.pending.remove(&id);
+        Ok(())
+    }
+
+    /// Writes runs and what is pending as one run, whose upload is to be finished; None if nothing
+    /// is left of them.
+    async fn merge_pending(
+        &self,
+        collection: &Arc<Collection>,
+        runs: &[Run],
+    ) -> Result<Option<(Run, Upload)>> {
+        let pending = self.pending.get(&collection.id);
+        let batches = pending.map(|pending| &pending.batches[..]);
+        let batches = batches.unwrap_or_default();
+        self.owner.merge(collection, runs, batches).await
+    }
+
+    /// Finishes the upload of the last run of a collection.
+    async fn upload(&mut self, written: Option<(Run, Upload)>) -> Result<Option<Run>> {
+        let Some((run, upload)) = written else {
+            return Ok(None);
+        };
+        match self.owner.0.plant {
+            Plant::ManifestBeforeRuns => self.late.get_mut().push(upload),
+            _ => upload.finish().await?,
+        }
+        crash::point(crash::CHECKPOINT_WRITE);
+        Ok(Some(run))
     }
 
     fn apply(&self, manifest: &mut Manifest, time: Time, metadata: &Value) -> Result<()> {
@@ -255,15 +303,6 @@ fn bytes_of(batch: &RecordBatch) -> usize {
         own.unwrap_or_else(|_| column.get_array_memory_size())
     });
     bytes.sum()
-}
-
-/// Whether the runs and so many new bytes are worth becoming one run at once.
-fn takes_all_in(runs: &[Run], new_bytes: u64, owner: &Checkpoints) -> bool {
-    let largest = runs.iter().map(|run| run.bytes).max();
-    largest.is_some_and(|largest| {
-        let recent: u64 = runs.iter().map(|run| run.bytes).sum::<u64>() - largest;
-        tiers::outgrown(largest, recent + new_bytes, owner.0.sizes.small_run_bytes)
-    })
 }
 
 impl Drop for Checkpoint {
